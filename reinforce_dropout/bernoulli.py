@@ -1,0 +1,95 @@
+"""The Bernoulli policy of one layer, written in its logits.
+
+With ``z = s Z + o`` and ``sigma = sigm(z)``, every quantity of the paper has a form in which no
+probability is ever multiplied or passed to a logarithm, so nothing overflows or underflows for
+any number of units, and whose gradients are cheap: ``d log pi / d z = u - sigma``.
+
+All functions take matrices of shape (m_b, n_units), one row an example, and keep their dtype.
+"""
+
+import numpy as np
+import pytensor.tensor as pt
+from pytensor.gradient import disconnected_grad
+
+
+def log_prob(z, u):
+    r"""Log-probability of the masks ``u``, eq. (1).
+
+    .. math:: \log \pi(u \mid s) = \sum_k u_k \log \sigma_k + (1 - u_k) \log(1 - \sigma_k)
+                                 = \sum_k u_k z_k - \mathrm{softplus}(z_k)
+
+    Parameters
+    ----------
+    z : tensor (m_b, n_units)
+        Logits of the participation probabilities.
+    u : tensor (m_b, n_units)
+        Masks, 1 where a unit takes part and 0 where it is dropped.
+
+    Returns
+    -------
+    tensor (m_b,)
+        In nats, summed over the units.
+    """
+    return (u * z - pt.softplus(z)).sum(axis=-1)
+
+
+def entropy(z):
+    r"""Entropy of the policy, :math:`\sum_k \mathrm{softplus}(z_k) - \sigma_k z_k`.
+
+    Parameters
+    ----------
+    z : tensor (m_b, n_units)
+        Logits.
+
+    Returns
+    -------
+    tensor (m_b,)
+        In nats, summed over the units.
+    """
+    return (pt.softplus(z) - pt.sigmoid(z) * z).sum(axis=-1)
+
+
+def kl(z, q):
+    r"""Kullback-Leibler divergence from the target rate, eq. (5).
+
+    .. math:: \sum_k \sigma_k (\log \sigma_k - \log q)
+                   + (1 - \sigma_k)(\log(1 - \sigma_k) - \log(1 - q))
+
+    Parameters
+    ----------
+    z : tensor (m_b, n_units)
+        Logits.
+    q : float or array (n_units,)
+        Target rate of participation, a fraction in (0, 1).
+
+    Returns
+    -------
+    tensor (m_b,)
+        In nats, summed over the units.
+    """
+    sigma = pt.sigmoid(z)
+    log_q = np.log(q).astype(z.dtype)
+    log_1_q = np.log1p(-np.asarray(q)).astype(z.dtype)
+    return (sigma * z - pt.softplus(z) - sigma * log_q - (1 - sigma) * log_1_q).sum(axis=-1)
+
+
+def sample(z, rng):
+    """Draw masks, each unit with probability ``sigm(z)``.
+
+    Parameters
+    ----------
+    z : tensor (m_b, n_units)
+        Logits.
+    rng : random generator variable
+        The state to draw from.
+
+    Returns
+    -------
+    u : tensor (m_b, n_units)
+        Masks of zeros and ones in the dtype of `z`; a constant for back-propagation.
+    next_rng : random generator variable
+        The state after the draw.
+    """
+    draw = pt.random.uniform(size=z.shape, rng=rng, dtype=z.dtype)
+    next_rng, uniform = draw.owner.outputs
+    return disconnected_grad((uniform < pt.sigmoid(z)).astype(z.dtype)), next_rng

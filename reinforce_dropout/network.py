@@ -1,0 +1,130 @@
+"""The masked network: a multilayer perceptron whose hidden layers are gated by policies."""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import pytensor.tensor as pt
+
+from reinforce_dropout import bernoulli
+from reinforce_dropout.layers import AffineLayer, DenseLayer
+from reinforce_dropout.policy import SigmoidBernoulliPolicy
+
+
+def expected(z, rng):
+    """Put ``sigma`` in the place of the mask: its expectation, nothing is drawn."""
+    return pt.sigmoid(z), rng
+
+
+def thresholded(z, rng):
+    """Let the units with ``sigma > 1/2`` take part: the most probable mask, nothing is drawn."""
+    return (z > 0).astype(z.dtype), rng
+
+
+MASK_RULES = {"sampled": bernoulli.sample, "expected": expected, "thresholded": thresholded}
+
+
+class ForwardPass(NamedTuple):
+    """Expressions of one pass, the lists with one entry a hidden layer (i = 1..L).
+
+    Attributes
+    ----------
+    S : list of tensor (m_b, n_in)
+        Activations below each hidden layer; ``S[0]`` is the input.
+    z : list of tensor (m_b, n_units)
+        Logits of the policies; empty for a network without policies.
+    U : list of tensor (m_b, n_units)
+        Masks; empty for a network without policies.
+    logits : tensor (m_b, n_classes)
+        Of the softmax.
+    rng : random generator variable
+        The state after all draws.
+    """
+
+    S: list
+    z: list
+    U: list
+    logits: object
+    rng: object
+
+
+class MaskedNetwork:
+    """A multilayer perceptron of any depth and width, with one policy a hidden layer or none.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Draws the initial parameters: first the network's, then the policies', so that a network
+        without policies starts from the same weights.
+    widths : sequence of int
+        ``(n_in, n_units_1, ..., n_units_L, n_classes)``
+    activation : str
+        Of the hidden layers, a key of `layers.ACTIVATIONS`.
+    initial_rate : float or None
+        Fraction of the units that the policies let take part at first; None: no policies.
+
+    Attributes
+    ----------
+    layers : list of DenseLayer
+    policies : list of SigmoidBernoulliPolicy
+        One a hidden layer, or empty.
+    output : AffineLayer
+    """
+
+    def __init__(self, rng, widths, activation="tanh", initial_rate=0.12):
+        hidden = list(enumerate(pairwise(widths[:-1]), start=1))
+        self.layers = [DenseLayer(rng, n_in, n, i, activation) for i, (n_in, n) in hidden]
+        self.output = AffineLayer(rng, *widths[-2:], "out")
+        self.policies = (
+            []
+            if initial_rate is None
+            else [SigmoidBernoulliPolicy(rng, n_in, n, i, initial_rate) for i, (n_in, n) in hidden]
+        )
+
+    @property
+    def params(self):
+        """Parameters of the network, ``[W_1, b_1, ..., W_out, b_out]``."""
+        return [p for layer in [*self.layers, self.output] for p in layer.params]
+
+    @property
+    def weights(self):
+        """Weight matrices of the network, ``[W_1, ..., W_out]``."""
+        return [layer.W for layer in [*self.layers, self.output]]
+
+    @property
+    def thetas(self):
+        """Parameters of the policies, ``[[Z_1, o_1], ..., [Z_L, o_L]]``."""
+        return [policy.theta for policy in self.policies]
+
+    @property
+    def all_parameters(self):
+        """Parameters of the network and then of the policies; their names are unique."""
+        return self.params + [p for theta in self.thetas for p in theta]
+
+    def forward(self, x, rng=None, mask=bernoulli.sample):
+        """Propagate `x` through the layers: ``s_{i+1} = act(s_i W_i + b_i) * u_i``.
+
+        Parameters
+        ----------
+        x : tensor (m_b, n_in)
+        rng : random generator variable, optional
+            Needed when `mask` draws.
+        mask : callable
+            ``mask(z, rng) -> (u, next_rng)``, an entry of `MASK_RULES`.
+
+        Returns
+        -------
+        ForwardPass
+        """
+        S, Z, U = [], [], []
+        s = x
+        for i, layer in enumerate(self.layers):
+            S.append(s)
+            h = layer(s)
+            if self.policies:
+                z = self.policies[i].logits(s)
+                u, rng = mask(z, rng)
+                h = h * u
+                Z.append(z)
+                U.append(u)
+            s = h
+        return ForwardPass(S, Z, U, self.output(s), rng)

@@ -1,0 +1,306 @@
+"""A run's record: curves, best parameters, provenance and checkpoint in one HDF5 file.
+
+A record on disk is always whole: a new one is built in memory, written beside the old one, and
+renamed over it. Whoever reads meanwhile, or kills the writer, finds the old or the new record.
+
+The HDF5 user block, 512 bytes that HDF5 itself skips, holds two lines of text: the format and the
+SHA-256 of all that follows. It is checked first, as libhdf5 can crash on a damaged file.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import h5py
+import numpy as np
+
+from reinforce_dropout.errors import RecordError
+
+_FORMAT = "reinforce-dropout record, version "
+_VERSION = 1
+_JSON = ("experiment", "versions")
+_ATTRIBUTES = (
+    *_JSON, "seed", "status", "stopped_by", "data", "data_sha256", "backend", "command",
+    "git_commit", "host_cpu", "n_threads", "started", "ended",
+)  # fmt: skip
+_CURVES = ("train_nll", "valid_error", "test_error", "epoch_seconds")
+_POLICY_CURVES = ("active_fraction", "policy_entropy")
+_BEST_ATTRIBUTES = ("epoch", "valid_error", "test_error")
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_USER_BLOCK = 512  # bytes, the least that HDF5 allows
+_COMPRESSIBLE_BYTES = 1 << 16  # below this, the index that compression needs outweighs its gain
+
+_MENDS = {
+    (errno.ENOSPC, errno.EDQUOT): "make room on its disk",
+    (errno.EFBIG,): "raise the limit on the size of files",
+    (errno.EACCES, errno.EPERM, errno.EROFS): "choose a place that you have permission for",
+    (errno.ENOENT, errno.ENOTDIR): "check its name and that its folder exists",
+    (errno.EISDIR,): "name a file, not a folder",
+    (errno.ENAMETOOLONG,): "choose a shorter name",
+}
+
+
+@dataclass
+class Record:
+    """One run, finished or not.
+
+    Attributes
+    ----------
+    attributes : dict
+        ``experiment`` and ``versions`` (dicts that JSON can hold), ``seed`` (int below 2**64),
+        ``status`` ("unfinished" or "finished"), ``stopped_by`` ("patience", "n_epochs" or ""),
+        ``data``, ``data_sha256``, ``backend``, ``command``, ``git_commit``, ``host_cpu`` (str),
+        ``n_threads`` (int), ``started``, ``ended`` (ISO 8601 in UTC, "" while unfinished).
+    curves : dict from str to ndarray
+        One row an epoch: ``train_nll`` (epochs,) in nats an example; ``valid_error`` and
+        ``test_error`` as fractions, (epochs, 3) in the order sampled, expected, thresholded, or
+        (epochs,) without policies; ``epoch_seconds`` (epochs,); with policies also
+        ``active_fraction`` (epochs, L) and ``policy_entropy`` (epochs, L) in nats a unit.
+    best : dict from str to ndarray
+        The parameters of the best epoch by name (``W_1``, ``b_1``, ``Z_1``, ``o_1``, ...).
+    best_attributes : dict
+        ``epoch`` (from 1), ``valid_error`` and ``test_error`` (fractions) of `best`.
+    checkpoint : dict from str to ndarray, or None
+        All that training changes, by name; None once the run is finished.
+    checkpoint_state : dict or None
+        The rest of the checkpoint, in what JSON can hold (integers of any size included): epoch,
+        patience, states of the bit generators.
+    """
+
+    attributes: dict[str, Any]
+    curves: dict[str, np.ndarray]
+    best: dict[str, np.ndarray]
+    best_attributes: dict[str, Any]
+    checkpoint: dict[str, np.ndarray] | None = None
+    checkpoint_state: dict[str, Any] | None = None
+
+
+def write(path: str | os.PathLike, record: Record) -> None:
+    """Write a record, or replace the one at `path` (or at what it links to), all or nothing.
+
+    Equal records give equal bytes. Where another process could write too, hold `lock` on `path`.
+
+    Raises
+    ------
+    RecordError
+        The disk is full, the folder is missing or may not be written in, or the like; the old
+        record is untouched then.
+    """
+    target = _target(path)
+    # One fixed name: what a killed writer left is overwritten by the next, never piled up.
+    temporary = target.parent / f".{target.name}.tmp"
+    image = _encode(record)
+    try:
+        try:
+            with open(temporary, "wb") as file:
+                file.write(image)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut could leave the new name on no data
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise _trouble("write", path, error) from error
+
+
+def read(path: str | os.PathLike) -> Record:
+    """Read a record, arrays bit for bit; no lock is taken, its writer may replace it meanwhile.
+
+    Raises
+    ------
+    RecordError
+        There is no such file, or it is no record, a damaged one, or one of a newer version.
+    """
+    try:
+        with open(path, "rb") as file:
+            seal = file.read(_USER_BLOCK)
+            _refuse_foreign(seal, path)
+            image = file.read()
+    except OSError as error:
+        raise _trouble("read", path, error) from error
+    if seal != _seal(image):
+        raise RecordError(
+            f"{path} is damaged or cut short: use a copy of it or run the experiment again"
+        )
+    return _decode(seal + image, path)
+
+
+def refuse_unwritable(path: str | os.PathLike) -> None:
+    """Refuse a path that a record cannot or should not be written to, before hours of training.
+
+    Raises
+    ------
+    RecordError
+        `path` is a folder or a device, a record that was made read-only, or lies in a folder
+        that is missing or cannot be written in.
+    """
+    target = _target(path)
+    try:
+        folder_mode = target.parent.stat().st_mode
+        if target.exists() and not target.is_file():
+            raise RecordError(f"{path} is a folder or a device: name a file")
+        # Renaming over a file needs no permission on it, and root needs none for anything, so
+        # the mode is asked: who took all write permission away wants to keep the record.
+        if target.exists() and target.stat().st_mode & 0o222 == 0:
+            raise RecordError(f"{path} is read-only: name another file or run chmod u+w on it")
+    except OSError as error:
+        raise _trouble("write", path, error) from error
+    if not stat.S_ISDIR(folder_mode) or not os.access(target.parent, os.W_OK | os.X_OK):
+        raise RecordError(f"the folder of {path} cannot be written in: choose another")
+
+
+@contextlib.contextmanager
+def lock(path: str | os.PathLike) -> Iterator[None]:
+    """Keep every other process from training into `path` while the context lasts.
+
+    The lock ends with the process, however that ends. Readers are not kept out.
+
+    Raises
+    ------
+    RecordError
+        Somebody holds the lock, or `refuse_unwritable` refuses `path`.
+    """
+    refuse_unwritable(path)  # filelock would make a folder out of a mistyped name
+    target = _target(path)
+    # The lock file stays behind: once it was removed, a process that had opened it just before
+    # could lock the removed file while a third one locks its successor. The soft lock that
+    # filelock would fall back to is the mere existence of a file, which outlives kill -9.
+    held = filelock.FileLock(
+        target.parent / f".{target.name}.lock", blocking=False, fallback_to_soft=False
+    )
+    try:
+        held.acquire()
+    except filelock.Timeout:
+        raise RecordError(
+            f"another process is training into {path}: wait for it or name another file"
+        ) from None
+    except OSError as error:
+        raise _trouble("lock", path, error) from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _encode(record: Record) -> memoryview:
+    """Return the HDF5 image of a record; order in its dicts makes no difference to it."""
+    # shuffle and gzip save 15 % of float32 parameters but cost a hundred times the time: right
+    # for a finished record, which is kept, wrong for one that is rewritten every few seconds.
+    compress = record.checkpoint is None
+    image = io.BytesIO()
+    with h5py.File(image, "w", userblock_size=_USER_BLOCK) as root:
+        attributes = {"format": f"{_FORMAT}{_VERSION}", **record.attributes}
+        attributes |= {name: _to_json(attributes[name]) for name in _JSON}
+        _fill(root, attributes, {}, compress)
+        _fill(root.create_group("curves"), {}, record.curves, compress)
+        _fill(root.create_group("best"), record.best_attributes, record.best, compress)
+        if record.checkpoint is not None:
+            state = {"state": _to_json(record.checkpoint_state)}
+            _fill(root.create_group("checkpoint"), state, record.checkpoint, compress)
+    view = image.getbuffer()
+    view[:_USER_BLOCK] = _seal(view[_USER_BLOCK:])
+    return view
+
+
+def _seal(image: bytes | memoryview) -> bytes:
+    """Return the user block that belongs before an HDF5 image."""
+    text = f"{_FORMAT}{_VERSION}\nsha256 {hashlib.sha256(image).hexdigest()}\n"
+    return text.encode().ljust(_USER_BLOCK, b"\0")
+
+
+def _to_json(value: dict) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _fill(group: h5py.Group, attributes: dict, arrays: dict, compress: bool) -> None:
+    for name, value in sorted(attributes.items()):
+        group.attrs[name] = value
+    for name, array in sorted(arrays.items()):
+        packed = compress and array.nbytes >= _COMPRESSIBLE_BYTES
+        # A single chunk, as arrays are only ever read whole.
+        filters = {"chunks": array.shape, "shuffle": True, "compression": "gzip"} if packed else {}
+        group.create_dataset(name, data=array, track_times=False, **filters)
+
+
+def _refuse_foreign(seal: bytes, path: str | os.PathLike) -> None:
+    if seal.startswith(_SIGNATURE):
+        raise RecordError(f"{path} is an HDF5 file but no reinforce-dropout record: name a record")
+    if not (found := re.match(rf"{_FORMAT}(\d+)\n".encode(), seal)):
+        raise RecordError(f"{path} is not an HDF5 file that a run wrote: name a record")
+    if (version := int(found[1])) > _VERSION:
+        raise RecordError(
+            f"{path} is a record of version {version} and this program reads version {_VERSION}: "
+            "upgrade reinforce-dropout"
+        )
+
+
+def _decode(image: bytes, path: str | os.PathLike) -> Record:
+    with h5py.File(io.BytesIO(image), "r") as root:
+        _refuse_incomplete(root, path)
+        attributes, curves = _attributes(root), _arrays(root["curves"])
+        del attributes["format"]
+        attributes |= {name: json.loads(attributes[name]) for name in _JSON}
+        record = Record(attributes, curves, _arrays(root["best"]), _attributes(root["best"]))
+        if "checkpoint" in root:
+            record.checkpoint = _arrays(root["checkpoint"])
+            record.checkpoint_state = json.loads(root["checkpoint"].attrs["state"])
+    if len({curve.shape[:1] for curve in curves.values()}) != 1:
+        raise RecordError(f"{path} has curves of unequal length: run the experiment again")
+    return record
+
+
+def _refuse_incomplete(root: h5py.File, path: str | os.PathLike) -> None:
+    missing = [name for name in ("format", *_ATTRIBUTES) if name not in root.attrs]
+    missing += [f"curves/{name}" for name in _CURVES if f"curves/{name}" not in root]
+    policy_curves = [f"curves/{name}" for name in _POLICY_CURVES]
+    absent = [name for name in policy_curves if name not in root]
+    missing += absent if len(absent) == 1 else []  # both or neither: a network may lack policies
+    if "best" not in root:
+        missing.append("best")
+    elif len(root["best"]):  # empty before the first epoch has ended
+        missing += [f"best.{k}" for k in _BEST_ATTRIBUTES if k not in root["best"].attrs]
+    if "checkpoint" in root and "state" not in root["checkpoint"].attrs:
+        missing.append("checkpoint.state")
+    if missing:
+        raise RecordError(f"{path} lacks {', '.join(missing)}: run the experiment again")
+
+
+def _attributes(group: h5py.Group) -> dict[str, Any]:
+    values = group.attrs.items()
+    return {name: v.item() if isinstance(v, np.generic) else v for name, v in values}
+
+
+def _arrays(group: h5py.Group) -> dict[str, np.ndarray]:
+    return {name: np.asarray(dataset[()]) for name, dataset in group.items()}
+
+
+def _target(path: str | os.PathLike) -> Path:
+    """Return the file itself: a rename onto a symbolic link would replace the link."""
+    return Path(os.path.realpath(path))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _trouble(verb: str, path: str | os.PathLike, error: OSError) -> RecordError:
+    mends = (mend for numbers, mend in _MENDS.items() if error.errno in numbers)
+    mend = next(mends, "check its disk or choose another place")
+    return RecordError(f"cannot {verb} {path} ({error.strerror or error}): {mend}")

@@ -1,0 +1,353 @@
+"""Training: compiles the algorithm of section 3.3, runs epochs, keeps the record."""
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from threadpoolctl import threadpool_limits
+
+from reinforce_dropout import backends, datasets, provenance, records
+from reinforce_dropout.algorithm import training_step
+from reinforce_dropout.early_stopping import Patience
+from reinforce_dropout.errors import DivergenceError, ExperimentError, RecordError
+from reinforce_dropout.evaluation import compile_evaluation
+from reinforce_dropout.experiment import Experiment
+from reinforce_dropout.network import MASK_RULES, MaskedNetwork
+from reinforce_dropout.progress import ProgressBar
+from reinforce_dropout.records import Record
+
+SECONDS_BETWEEN_WRITES = 5.0
+
+
+class Trainer:
+    """The network of one experiment, its compiled functions, and all state that training changes.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    dataset : datasets.Dataset
+    mode : pytensor.compile.mode.Mode
+
+    Attributes
+    ----------
+    network : MaskedNetwork
+    evaluate : callable
+        See `evaluation.compile_evaluation`.
+    n_batches : int
+        Mini-batches in an epoch; the last may be smaller.
+    """
+
+    def __init__(self, experiment, dataset, mode):
+        init, masks, order, evaluation = np.random.SeedSequence(experiment.seed).spawn(4)
+        self.experiment, self.train_set = experiment, dataset.train
+        self.n_batches = -(-len(dataset.train) // experiment.batch_size)
+        self.network = build_network(experiment, dataset.n_in, dataset.n_classes, init)
+        self.order = np.random.default_rng(order)
+        self.rng = pytensor.shared(np.random.default_rng(masks), name="mask_rng")
+        x, y = pt.fmatrix("x"), pt.ivector("y")
+        step = training_step(self.network, x, y, experiment, self.rng)
+        self.averages = step.averages
+        self.step = pytensor.function(
+            [x, y], step.statistics, updates=step.updates, mode=mode, trust_input=True
+        )
+        self.evaluate = compile_evaluation(self.network, mode, evaluation)
+
+    def run_epoch(self, on_update=lambda: None):
+        """Pass once through the training set.
+
+        Parameters
+        ----------
+        on_update : callable
+            Called after every mini-batch.
+
+        Returns
+        -------
+        ndarray (1 + 2 L,) float64
+            Mean over the examples of `algorithm.TrainingStep.statistics`.
+
+        Raises
+        ------
+        DivergenceError
+            A statistic or, at the end, a parameter is not finite.
+        """
+        images, labels, size = *self._ordered(), self.experiment.batch_size
+        total = 0.0
+        for k, start in enumerate(range(0, len(labels), size), start=1):
+            y = labels[start : start + size]
+            statistics = self.step(images[start : start + size], y)
+            total = total + len(y) * statistics.astype("float64")
+            if not np.isfinite(statistics).all():
+                raise DivergenceError(f"the loss is not finite at mini-batch {k} of epoch")
+            on_update()
+        if not all(np.isfinite(value).all() for value in self.state().values()):
+            raise DivergenceError(f"a parameter is not finite after mini-batch {k} of epoch")
+        return total / len(labels)
+
+    def _ordered(self):
+        if not self.experiment.shuffle:
+            return self.train_set.images, self.train_set.labels
+        order = self.order.permutation(len(self.train_set))
+        return self.train_set.images[order], self.train_set.labels[order]
+
+    def parameters(self):
+        """Copy the parameters of network and policies, by name."""
+        return copy_values(self.network)
+
+    def state(self):
+        """Copy every array that training changes, by name: parameters and moving averages."""
+        return self.parameters() | {v.name: v.get_value() for v in self.averages}
+
+    def generator_states(self):
+        """Return the states of the generators of the masks and of the order of the examples."""
+        masks = self.rng.get_value(borrow=True).bit_generator.state
+        return {"masks": masks, "order": self.order.bit_generator.state}
+
+    def restore(self, state, generator_states):
+        """Go back to where `state` and `generator_states` were taken."""
+        set_values(self.network, state)
+        for variable in self.averages:
+            variable.set_value(state[variable.name])
+        self.order.bit_generator.state = generator_states["order"]
+        masks = np.random.default_rng()
+        masks.bit_generator.state = generator_states["masks"]
+        self.rng.set_value(masks, borrow=True)
+
+
+def build_network(experiment, n_in, n_classes, seed):
+    """Return the network of an experiment with its initial parameters.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    n_in, n_classes : int
+    seed : int or numpy.random.SeedSequence
+
+    Returns
+    -------
+    MaskedNetwork
+    """
+    return MaskedNetwork(
+        np.random.default_rng(seed),
+        (n_in, *experiment.n_units, n_classes),
+        experiment.activation,
+        experiment.initial_rate if experiment.policy else None,
+    )
+
+
+def copy_values(network):
+    """Copy the values of all parameters of a network and its policies, by name."""
+    return {p.name: p.get_value() for p in network.all_parameters}
+
+
+def set_values(network, values):
+    """Set all parameters of a network and its policies from arrays by name."""
+    for p in network.all_parameters:
+        p.set_value(values[p.name])
+
+
+def train(
+    experiment, path, *, data="mnist", backend="auto", n_threads=None, command=(),
+    show_progress=True, row=0,
+):  # fmt: skip
+    """Train until early stopping or the last epoch, keeping the record at `path`.
+
+    A path that holds an unfinished run of the same experiment is resumed, and ends with the very
+    numbers of a run that was never stopped; one that holds the finished run is returned as it is.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    path : path
+        Record file to write.
+    data : str or path
+        "mnist", or a folder of IDX files, see `datasets.load`.
+    backend : str
+        See `backends.resolve`.
+    n_threads : int, optional
+        Threads of the linear algebra; by default as many as the machine offers. A resumed run
+        keeps the number it began with, as the rounding of sums depends on it.
+    command : sequence of str
+        What the user typed, for the record.
+    show_progress : bool
+    row : int
+        See `progress.ProgressBar`.
+
+    Returns
+    -------
+    records.Record
+
+    Raises
+    ------
+    ReinforceDropoutError
+        One sentence on what is wrong and how to mend it: see `errors`.
+    KeyboardInterrupt
+        After the last whole epoch has been saved.
+    """
+    backend = backends.resolve(backend)
+    records.refuse_unwritable(path)
+    with records.lock(path):
+        dataset = datasets.load(data, experiment.validation_fraction)
+        check_fit(experiment, dataset)
+        with threadpool_limits(n_threads, "blas"):
+            facts = provenance.collect(command or [sys.executable])
+        record = _begin_or_continue(path, experiment, dataset, backend, facts)
+        if record.attributes["status"] == "finished":
+            return record
+        with threadpool_limits(record.attributes["n_threads"], "blas"):
+            trainer = Trainer(experiment, dataset, backends.mode(backend))
+            bar = ProgressBar(experiment.name, show_progress, row)
+            try:
+                return _run(trainer, dataset, record, path, bar)
+            finally:
+                bar.close()
+
+
+def check_fit(experiment, dataset):
+    """Refuse an experiment whose mini-batches or patience do not suit the size of the data.
+
+    Raises
+    ------
+    ExperimentError
+    """
+    n = len(dataset.train)
+    if experiment.batch_size > n:
+        raise ExperimentError(
+            f"batch_size is {experiment.batch_size} but there are {n} training examples: "
+            f"set it to {n} or less."
+        )
+    n_batches = -(-n // experiment.batch_size)
+    if experiment.patience < 2 * n_batches and experiment.n_epochs > 1:
+        raise ExperimentError(
+            f"a patience of {experiment.patience} updates ends before two epochs of {n_batches} "
+            f"mini-batches: set patience to {4 * n_batches} (four epochs, as for MNIST)."
+        )
+
+
+def _begin_or_continue(path, experiment, dataset, backend, facts):
+    """Return the record at `path` when it is of this very run, or a new one."""
+    attributes = {
+        "experiment": experiment.as_dict(),
+        "seed": experiment.seed,
+        "status": "unfinished",
+        "stopped_by": "",
+        "data": dataset.name,
+        "data_sha256": dataset.sha256,
+        "backend": backend,
+        **facts,
+        "started": provenance.now(),
+        "ended": "",
+    }
+    if not Path(path).exists():
+        return Record(attributes, {}, {}, {}, {}, {})
+    record = records.read(path)
+    found = record.attributes
+    differing = list(experiment.differences(Experiment.from_dict(found["experiment"])))
+    differing += [name for name in ("data_sha256", "backend") if found[name] != attributes[name]]
+    if differing:
+        raise RecordError(
+            f"{path} holds another run ({', '.join(differing)} differ): "
+            "give the settings it was made with, or name another file."
+        )
+    if record.checkpoint is None and found["status"] != "finished":
+        raise RecordError(f"{path} is unfinished but has no checkpoint: train into another file.")
+    return record
+
+
+def _run(trainer, dataset, record, path, bar):
+    """Run epochs until the patience or the number of epochs ends, writing `record` to `path`."""
+    experiment = trainer.experiment
+    patience = Patience(
+        experiment.patience, experiment.patience_increase, experiment.improvement_threshold
+    )
+    epoch = 0
+    if record.checkpoint:
+        epoch = record.checkpoint_state["epoch"]
+        patience = Patience(**record.checkpoint_state["patience"])
+        trainer.restore(record.checkpoint, record.checkpoint_state["generators"])
+        bar.errors(record.curves)
+    written, written_at = record, time.monotonic()
+    try:
+        while epoch < experiment.n_epochs and patience.allows((epoch + 1) * trainer.n_batches):
+            began = time.monotonic()
+            bar.epoch(epoch + 1, epoch * trainer.n_batches, *_plan(trainer, patience))
+            statistics = trainer.run_epoch(bar.update)
+            epoch += 1
+            valid, test = trainer.evaluate(dataset.valid), trainer.evaluate(dataset.test)
+            row = _curve_row(statistics, valid, test, time.monotonic() - began)
+            record = _after_epoch(record, trainer, patience, epoch, row)
+            bar.errors(record.curves)
+            if time.monotonic() - written_at >= SECONDS_BETWEEN_WRITES:
+                records.write(path, record)
+                written, written_at = record, time.monotonic()
+    except DivergenceError as error:
+        raise DivergenceError(
+            f"{error} {epoch + 1}; {path} keeps the state after epoch {epoch}: "
+            f"lower learning_rate{' or policy_learning_rate' if experiment.policy else ''} "
+            "and train into another file."
+        ) from None
+    finally:
+        if record is not written:
+            records.write(path, record)
+    stopped_by = "n_epochs" if epoch == experiment.n_epochs else "patience"
+    ends = {"status": "finished", "stopped_by": stopped_by, "ended": provenance.now()}
+    record = dataclasses.replace(
+        record, attributes=record.attributes | ends, checkpoint=None, checkpoint_state=None
+    )
+    records.write(path, record)
+    return record
+
+
+def _plan(trainer, patience):
+    """Return the updates that will be done as things stand, and those of one epoch."""
+    n_batches = trainer.n_batches
+    epochs = min(trainer.experiment.n_epochs, (patience.patience + 1) // n_batches)
+    return epochs * n_batches, n_batches
+
+
+def _curve_row(statistics, valid, test, seconds):
+    """Return an epoch's entry of every curve, by name."""
+    row = {
+        "train_nll": statistics[0],
+        "valid_error": valid.errors,
+        "test_error": test.errors,
+        "epoch_seconds": seconds,
+    }
+    if len(statistics) > 1:
+        row["active_fraction"], row["policy_entropy"] = np.split(statistics[1:], 2)
+    return row
+
+
+def rule_column(errors, experiment):
+    """Return the error by the experiment's own rule from the last axis of recorded errors."""
+    errors = np.asarray(errors)
+    return errors[..., list(MASK_RULES).index(experiment.evaluation_rule)] if experiment.policy else errors
+
+
+def _after_epoch(record, trainer, patience, epoch, row):
+    """Return the record with one more epoch: a new object, so that an interrupt finds a whole one."""
+    curves = {
+        name: np.concatenate([record.curves.get(name, np.empty((0, *np.shape(v)))), [v]])
+        for name, v in row.items()
+    }
+    best, best_attributes = record.best, record.best_attributes
+    valid_error, test_error = (
+        float(rule_column(row[f"{name}_error"], trainer.experiment)) for name in ("valid", "test")
+    )
+    if patience.improved(valid_error, epoch * trainer.n_batches):
+        best = trainer.parameters()
+        best_attributes = {"epoch": epoch, "valid_error": valid_error, "test_error": test_error}
+    state = {
+        "epoch": epoch,
+        "patience": dataclasses.asdict(patience),
+        "generators": trainer.generator_states(),
+    }
+    # Through JSON, so that the state is a copy: the generators' own dictionaries live on.
+    state = json.loads(json.dumps(state))
+    return Record(
+        record.attributes, curves, best, best_attributes, trainer.state(), state
+    )
