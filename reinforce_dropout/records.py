@@ -196,8 +196,8 @@ def lock(path: str | os.PathLike) -> Iterator[None]:
 
 def _encode(record: Record) -> memoryview:
     """Return the HDF5 image of a record; order in its dicts makes no difference to it."""
-    # shuffle and gzip save 15 % of float32 parameters but cost a hundred times the time: right
-    # for a finished record, which is kept, wrong for one that is rewritten every few seconds.
+    # shuffle and gzip save 15 % of float32 parameters but make a write ten times slower: right for
+    # a finished record, which is kept, wrong for one that is rewritten with every checkpoint.
     compress = record.checkpoint is None
     image = io.BytesIO()
     with h5py.File(image, "w", userblock_size=_USER_BLOCK) as root:

@@ -1,0 +1,440 @@
+"""MNIST, packaged, and data sets of the user's own as a folder of IDX files.
+
+IDX is the format of the original MNIST files: two zero bytes, a byte for the type (8 is unsigned
+byte), a byte for the number of dimensions, each dimension as a big-endian 32-bit integer, and then
+the elements in C order.
+"""
+
+import gzip
+import hashlib
+import math
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from reinforce_dropout.errors import DataError
+
+PACKAGED_MNIST = Path(__file__).with_name("data") / "mnist.hdf5"
+
+# Part of a data set -> the beginning of its IDX file's name, and its number of dimensions.
+IDX_PARTS = {
+    "train_images": ("train-images", 3),
+    "train_labels": ("train-labels", 1),
+    "test_images": ("t10k-images", 3),
+    "test_labels": ("t10k-labels", 1),
+}
+UNSIGNED_BYTE = 0x08
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Images and the classes they show.
+
+    Attributes
+    ----------
+    images : ndarray, float32, shape (n, n_in)
+        Pixels in [0, 1], C-contiguous, one image a row.
+    labels : ndarray, int32, shape (n,)
+        Classes, counted from 0.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self):
+        """Return n, the number of examples."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training, validation and test examples of one task.
+
+    Attributes
+    ----------
+    name : str
+        The source as given to `load`.
+    sha256 : str
+        Digest of the pixels and labels before the split (see `digest`).
+    train, valid, test : Examples
+        The three parts.
+    n_in : int
+        Pixels an image.
+    n_classes : int
+        One more than the largest training label.
+    """
+
+    name: str
+    sha256: str
+    train: Examples
+    valid: Examples
+    test: Examples
+    n_in: int
+    n_classes: int
+
+
+def load(source="mnist", validation_fraction=1 / 6):
+    """Load a data set and set the last of its training examples aside for validation.
+
+    Parameters
+    ----------
+    source : str or Path
+        ``"mnist"`` for the packaged MNIST, or a folder of four IDX files (see `find_idx_files`).
+    validation_fraction : float
+        Fraction, in (0, 1), of the training examples that become the validation set: the last
+        ``round(validation_fraction * n)`` in file order. The default gives MNIST's usual split
+        of 50 000 training, 10 000 validation and 10 000 test examples.
+
+    Returns
+    -------
+    Dataset
+        With pixels divided by 255.
+
+    Raises
+    ------
+    DataError
+        If the data is missing, damaged or inconsistent, or cannot be split so.
+    """
+    if source == "mnist":
+        arrays = read_packaged(PACKAGED_MNIST)
+    else:
+        arrays = {
+            part: read_idx(path, IDX_PARTS[part][1])
+            for part, path in find_idx_files(source).items()
+        }
+    check_agreement(arrays)
+    training = _examples(arrays["train_images"], arrays["train_labels"])
+    test = _examples(arrays["test_images"], arrays["test_labels"])
+    train, valid = split(training, validation_fraction)
+    check_labels_known(train, valid, test)
+    return Dataset(
+        name=str(source),
+        sha256=digest(arrays),
+        train=train,
+        valid=valid,
+        test=test,
+        n_in=training.images.shape[1],
+        n_classes=1 + int(training.labels.max()),
+    )
+
+
+def read_packaged(path):
+    """Read the HDF5 file that ``tools/pack_mnist.py`` writes.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict of str to ndarray, uint8
+        An array a part, images (n, rows, columns) and labels (n,).
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged or unreadable.
+    """
+    try:
+        # Nobody writes this file, and some network file systems cannot lock.
+        with h5py.File(path, "r", locking=False) as file:
+            return {part: file[part][()] for part in IDX_PARTS}
+    except (OSError, KeyError) as error:
+        raise DataError(
+            f"the packaged MNIST {path} is missing, damaged or unreadable ({error}): "
+            "reinstall reinforce-dropout"
+        ) from error
+
+
+def accepted_names(part):
+    """Return the file names, in order of preference, under which a part is looked for.
+
+    Parameters
+    ----------
+    part : str
+        A key of `IDX_PARTS`.
+
+    Returns
+    -------
+    list of str
+        With a hyphen or a dot before ``idx``, each as it is and gzipped.
+    """
+    stem, n_dims = IDX_PARTS[part]
+    return [
+        f"{stem}{separator}idx{n_dims}-ubyte{suffix}"
+        for separator in "-."
+        for suffix in ("", ".gz")
+    ]
+
+
+def find_idx_files(folder):
+    """Find the four IDX files of a data set.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Holds one file a part, under one of its `accepted_names`.
+
+    Returns
+    -------
+    dict of str to Path
+        The file of each part.
+
+    Raises
+    ------
+    DataError
+        If the folder cannot be listed or lacks a file.
+    """
+    folder = Path(folder)
+    try:
+        present = set(os.listdir(folder))
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be read as a folder of IDX files ({error.strerror}): "
+            "give 'mnist' or a readable folder that holds the four files"
+        ) from error
+    paths = {}
+    for part in IDX_PARTS:
+        names = accepted_names(part)
+        found = [name for name in names if name in present]
+        if not found:
+            raise DataError(
+                f"{folder} lacks the {part.replace('_', ' ')}: "
+                f"put the IDX file there as {', '.join(names[:-1])} or {names[-1]}"
+            )
+        paths[part] = folder / found[0]
+    return paths
+
+
+def read_idx(path, n_dims):
+    """Read an IDX file of unsigned bytes, gzipped if its name ends in ``.gz``.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    n_dims : int
+        The number of dimensions it must have.
+
+    Returns
+    -------
+    ndarray, uint8, n_dims dimensions
+        The elements, read-only.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or is not exactly such an array with at least one element.
+    """
+    return parse_idx(unpack(path), n_dims, path)
+
+
+def unpack(path):
+    """Return a file's bytes, unpacked if its name ends in ``.gz``.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    bytes
+        All of it: reading as many bytes as the header claims would reserve memory on trust.
+
+    Raises
+    ------
+    DataError
+        If the file is unreadable or its gzip stream is damaged.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            return file.read()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path} is not an intact gzip file ({error}): "
+            "fetch it again or, if it is not packed, take .gz off its name"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): make it a file that you may read"
+        ) from error
+
+
+def parse_idx(contents, n_dims, path):
+    """Interpret the bytes of an IDX file.
+
+    Parameters
+    ----------
+    contents : bytes
+        The unpacked file.
+    n_dims : int
+        The number of dimensions it must have.
+    path : Path
+        Names the file in messages.
+
+    Returns
+    -------
+    ndarray, uint8, n_dims dimensions
+        A read-only view of ``contents``.
+
+    Raises
+    ------
+    DataError
+        If the bytes are not exactly such an array with at least one element.
+    """
+    if len(contents) < 4 or contents[:2] != b"\0\0":
+        raise DataError(
+            f"{path} is not an IDX file (it must begin with two zero bytes, a type and a number "
+            "of dimensions): supply the data in the format of the MNIST files"
+        )
+    if contents[2] != UNSIGNED_BYTE:
+        raise DataError(
+            f"{path} holds elements of IDX type 0x{contents[2]:02x}: "
+            f"write it with unsigned bytes (type 0x{UNSIGNED_BYTE:02x})"
+        )
+    if contents[3] != n_dims:
+        raise DataError(
+            f"{path} has {contents[3]} dimensions instead of {n_dims}: "
+            "write images as (n, rows, columns) and labels as (n,)"
+        )
+    start = 4 + 4 * n_dims
+    shape = tuple(int.from_bytes(contents[at : at + 4], "big") for at in range(4, start, 4))
+    excess = len(contents) - (start + math.prod(shape))
+    if len(contents) < start or excess < 0:
+        raise DataError(
+            f"{path} is truncated ({len(contents)} bytes are fewer than its header announces): "
+            "fetch or write it again"
+        )
+    if 0 in shape:
+        raise DataError(
+            f"{path} is empty (shape {shape}): supply at least one example of at least one pixel"
+        )
+    if excess > 0:
+        raise DataError(
+            f"{path} has {excess} bytes after the array of shape {shape} its header announces: "
+            "fetch or write it again"
+        )
+    return np.frombuffer(contents, np.uint8, offset=start).reshape(shape)
+
+
+def digest(arrays):
+    """Return the digest that tells whether two runs had the same data.
+
+    Parameters
+    ----------
+    arrays : dict of str to ndarray, uint8
+        An array a part.
+
+    Returns
+    -------
+    str
+        SHA-256 over shape and elements of each part, in hexadecimal: the same whatever file the
+        arrays came from and however they are split.
+    """
+    sha256 = hashlib.sha256()
+    for part in IDX_PARTS:
+        sha256.update(str(arrays[part].shape).encode())
+        sha256.update(arrays[part])
+    return sha256.hexdigest()
+
+
+def check_agreement(arrays):
+    """Raise DataError unless every image has a label and all images have one size.
+
+    Parameters
+    ----------
+    arrays : dict of str to ndarray, uint8
+        An array a part.
+
+    Raises
+    ------
+    DataError
+        If two parts do not belong together.
+    """
+    for subset in ("train", "test"):
+        n_images, n_labels = len(arrays[f"{subset}_images"]), len(arrays[f"{subset}_labels"])
+        if n_images != n_labels:
+            raise DataError(
+                f"the {subset} files have {n_images} images but {n_labels} labels: "
+                "supply two files of the same examples"
+            )
+    train_size, test_size = (arrays[part].shape[1:] for part in ("train_images", "test_images"))
+    if train_size != test_size:
+        raise DataError(
+            f"train images are {train_size[0]} x {train_size[1]} pixels but test images "
+            f"{test_size[0]} x {test_size[1]}: bring both to one size"
+        )
+
+
+def split(training, validation_fraction):
+    """Set the last examples aside for validation.
+
+    Parameters
+    ----------
+    training : Examples
+        All n training examples.
+    validation_fraction : float
+        Fraction in (0, 1) to set aside.
+
+    Returns
+    -------
+    train, valid : Examples
+        The first ``n - n_valid`` and the last ``n_valid = round(validation_fraction * n)``
+        examples, as views.
+
+    Raises
+    ------
+    DataError
+        If the fraction is outside (0, 1) or leaves either set without examples.
+    """
+    if not 0 < validation_fraction < 1:
+        raise DataError(
+            f"validation_fraction is {validation_fraction}: choose a fraction between 0 and 1, "
+            "both excluded"
+        )
+    n_train = len(training) - round(validation_fraction * len(training))
+    if not 0 < n_train < len(training):
+        raise DataError(
+            f"validation_fraction {validation_fraction} of {len(training)} training examples "
+            f"leaves no {'validation' if n_train else 'training'} example: "
+            "choose a fraction nearer to 1/2 or supply more examples"
+        )
+    return (
+        Examples(training.images[:n_train], training.labels[:n_train]),
+        Examples(training.images[n_train:], training.labels[n_train:]),
+    )
+
+
+def check_labels_known(train, valid, test):
+    """Raise DataError if a class is judged on that is never trained on.
+
+    Parameters
+    ----------
+    train, valid, test : Examples
+        The parts of one data set.
+
+    Raises
+    ------
+    DataError
+        Naming the labels without a training example.
+    """
+    for name, examples in (("validation", valid), ("test", test)):
+        unknown = np.setdiff1d(examples.labels, train.labels)
+        if unknown.size:
+            raise DataError(
+                f"no training example has the {name} label {', '.join(map(str, unknown))}: "
+                "shuffle the examples before writing the files, or correct the labels"
+            )
+
+
+def _examples(images, labels):
+    """Return uint8 images (n, rows, columns) and labels (n,) as Examples."""
+    pixels = np.divide(images.reshape(len(images), -1), 255, dtype=np.float32)
+    return Examples(pixels, labels.astype(np.int32))
