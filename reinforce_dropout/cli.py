@@ -159,10 +159,12 @@ def evaluate(file, data, backend):
     """
     from reinforce_dropout import datasets, records
     from reinforce_dropout.evaluation import load_evaluation
+    from reinforce_dropout.experiment import Experiment
     from reinforce_dropout.network import MASK_RULES
 
     record = records.read(file)
-    evaluate_examples, experiment = load_evaluation(record, file, backend)
+    experiment = Experiment.from_dict(record.attributes["experiment"])
+    evaluate_examples = load_evaluation(record, backend)
     dataset = datasets.load(data or record.attributes["data"], experiment.validation_fraction)
     rules = list(MASK_RULES) if experiment.policy else ["no policy"]
     click.echo(f"{'':<12}{'examples':>10} {'rule':<12}{'error':>9}  active of each layer")

@@ -6,6 +6,9 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
+from reinforce_dropout import backends, network
+from reinforce_dropout.errors import DataError, RecordError
+from reinforce_dropout.experiment import Experiment
 from reinforce_dropout.network import MASK_RULES
 
 BATCH_SIZE = 1000
@@ -28,7 +31,58 @@ class Evaluation(NamedTuple):
     active_fraction: np.ndarray
 
 
-def compile_evaluation(network, mode, seed):
+def error_by_rule(errors, experiment):
+    """Return the error by the experiment's own rule from `Evaluation.errors` or a curve of them."""
+    if not experiment.policy:
+        return errors
+    return np.asarray(errors)[..., list(MASK_RULES).index(experiment.evaluation_rule)]
+
+
+def load_evaluation(record, backend="auto"):
+    """Compile the evaluation of the best model of a run.
+
+    Parameters
+    ----------
+    record : records.Record
+    backend : str
+        See `backends.resolve`.
+
+    Returns
+    -------
+    callable
+        See `compile_evaluation`; it repeats the recorded errors of the best epoch.
+
+    Raises
+    ------
+    RecordError
+        The record holds no model, or one that is not its experiment's.
+    """
+    experiment = Experiment.from_dict(record.attributes["experiment"])
+    try:
+        n_in, n_classes = len(record.best["W_1"]), len(record.best["b_out"])
+        trained = network.build(experiment, n_in, n_classes)
+        if any(p.get_value().shape != record.best[p.name].shape for p in trained.all_parameters):
+            raise KeyError
+        trained.set_values(record.best)
+    except KeyError:
+        raise RecordError(
+            "the record holds no model of its experiment: train for at least one epoch."
+        ) from None
+    evaluate = compile_evaluation(trained, backends.mode(backend), experiment.seeds().evaluation)
+
+    def evaluate_fitting(examples):
+        if examples.images.shape[1] != n_in or examples.labels.max() >= n_classes:
+            raise DataError(
+                f"the model is for images of {n_in} pixels and {n_classes} classes, the data has "
+                f"{examples.images.shape[1]} pixels and labels up to {examples.labels.max()}: "
+                "give the data it was trained on with --data."
+            )
+        return evaluate(examples)
+
+    return evaluate_fitting
+
+
+def compile_evaluation(trained, mode, seed):
     """Compile the evaluation of a network.
 
     The draws start from the same state at every call (common random numbers), so that epochs are
@@ -36,7 +90,7 @@ def compile_evaluation(network, mode, seed):
 
     Parameters
     ----------
-    network : MaskedNetwork
+    trained : MaskedNetwork
     mode : pytensor.compile.mode.Mode
     seed : int or numpy.random.SeedSequence
         Of the sampled masks.
@@ -49,8 +103,8 @@ def compile_evaluation(network, mode, seed):
     x, y = pt.fmatrix("x"), pt.ivector("y")
     rng = pytensor.shared(np.random.default_rng(seed), name="evaluation_rng")
     errors, active, updates = [], [], []
-    for mask in MASK_RULES.values() if network.policies else [None]:
-        forward = network.forward(x, rng, mask)
+    for mask in MASK_RULES.values() if trained.policies else [None]:
+        forward = trained.forward(x, rng, mask)
         errors.append(pt.neq(pt.argmax(forward.logits, axis=1), y).sum())
         active.append([u.mean(axis=1).sum(dtype="float64") for u in forward.U])
         if forward.rng is not rng:
@@ -66,7 +120,7 @@ def compile_evaluation(network, mode, seed):
             for i in range(0, n, BATCH_SIZE)
         ]
         sums = [np.sum(parts, axis=0) / n for parts in zip(*batches, strict=True)]
-        if not network.policies:
+        if not trained.policies:
             return Evaluation(sums[0][0], np.empty((0, 0)))
         return Evaluation(*sums)
 

@@ -4,6 +4,9 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from reinforce_dropout.baselines import BASELINES
 from reinforce_dropout.errors import ExperimentError
@@ -42,6 +45,22 @@ _CHOICES = {
     "kl_gradient": ("total", "score"),
     "evaluation_rule": tuple(MASK_RULES),
 }
+
+
+class Seeds(NamedTuple):
+    """One seed a purpose, so that no purpose's draws move another's.
+
+    Attributes
+    ----------
+    init, masks, order, evaluation : numpy.random.SeedSequence
+        Of the initial parameters, the masks in training, the order of the examples, and the
+        masks in evaluation.
+    """
+
+    init: np.random.SeedSequence
+    masks: np.random.SeedSequence
+    order: np.random.SeedSequence
+    evaluation: np.random.SeedSequence
 
 
 @dataclass(frozen=True)
@@ -152,6 +171,10 @@ class Experiment:
     def n_layers(self):
         """Number of hidden layers, the paper's L."""
         return len(self.n_units)
+
+    def seeds(self):
+        """Return the seeds of the independent streams of random draws."""
+        return Seeds(*np.random.SeedSequence(self.seed).spawn(len(Seeds._fields)))
 
     def replace(self, **changes):
         """Return the experiment with some fields changed.

@@ -7,7 +7,6 @@ import pytensor.tensor as pt
 from reinforce_dropout.initializers import glorot_uniform
 
 
-
 def relu(x):
     """Rectified linear unit, ``max(x, 0)``."""
     return pt.maximum(x, 0)

@@ -3,6 +3,7 @@
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import pytensor.tensor as pt
 
 from reinforce_dropout import bernoulli
@@ -45,6 +46,27 @@ class ForwardPass(NamedTuple):
     U: list
     logits: object
     rng: object
+
+
+def build(experiment, n_in, n_classes):
+    """Return the network of an experiment with its initial parameters.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    n_in, n_classes : int
+        Width of input and output, which follow from the data.
+
+    Returns
+    -------
+    MaskedNetwork
+    """
+    return MaskedNetwork(
+        np.random.default_rng(experiment.seeds().init),
+        (n_in, *experiment.n_units, n_classes),
+        experiment.activation,
+        experiment.initial_rate if experiment.policy else None,
+    )
 
 
 class MaskedNetwork:
@@ -99,6 +121,15 @@ class MaskedNetwork:
     def all_parameters(self):
         """Parameters of the network and then of the policies; their names are unique."""
         return self.params + [p for theta in self.thetas for p in theta]
+
+    def values(self):
+        """Copy the values of all parameters, by name."""
+        return {p.name: p.get_value() for p in self.all_parameters}
+
+    def set_values(self, values):
+        """Set all parameters from arrays, by name."""
+        for p in self.all_parameters:
+            p.set_value(values[p.name])
 
     def forward(self, x, rng=None, mask=bernoulli.sample):
         """Propagate `x` through the layers: ``s_{i+1} = act(s_i W_i + b_i) * u_i``.

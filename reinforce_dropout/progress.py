@@ -27,13 +27,14 @@ class ProgressBar:
     def __init__(self, name, shown=True, row=0):
         self.name = name
         self.bar = tqdm(
+            desc=f"{name} compiling",
             disable=not shown,
             position=row,
             file=sys.stderr,
             unit="update",
             dynamic_ncols=True,
             mininterval=0.2 if sys.stderr.isatty() else NON_TERMINAL_INTERVAL,
-            bar_format="{desc} {percentage:3.0f} %|{bar}| ETA {remaining}{postfix}",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| ETA {remaining}{postfix}",
         )
 
     def epoch(self, epoch, n_updates, planned_updates, n_batches):
@@ -54,11 +55,11 @@ class ProgressBar:
         """Show the last row of the curves of a `records.Record`; errors by the first rule."""
         texts = [f"nll {curves['train_nll'][-1]:.4f}"]
         texts += [
-            f"{name} {100 * curves[f'{name}_error'][-1].flat[0]:.2f} %" for name in ("valid", "test")
+            f"{name} {100 * curves[f'{name}_error'][-1].flat[0]:.2f} %"
+            for name in ("valid", "test")
         ]
         if "active_fraction" in curves:
-            rates = " ".join(f"{100 * rate:.0f}" for rate in curves["active_fraction"][-1])
-            texts.append(f"active {rates} %")
+            texts.append("active " + " ".join(f"{a:.0%}" for a in curves["active_fraction"][-1]))
         self.bar.set_postfix_str(" ".join(texts), refresh=False)
 
     def close(self):

@@ -40,7 +40,7 @@ def policy_gradient(log_pi, theta, c):
 
 
 def jacobian_policy_gradient(log_pi, theta, c):
-    r"""The same with the Jacobian formed, eq. (3): :math:`\frac{1}{N} c^\top J`.
+    r"""Form the Jacobian, eq. (3): :math:`\frac{1}{N} c^\top J`.
 
     J has m_b times as many entries as theta, and takes m_b backward passes.
 
@@ -58,7 +58,7 @@ def jacobian_policy_gradient(log_pi, theta, c):
 
 
 def pushforward_policy_gradient(log_pi, theta, c):
-    """The same from the R-operator, by differentiating twice.
+    """Differentiate the R-operator's number: the same vector by differentiating twice.
 
     ``J v`` (Theano's ``Rop``, now ``pushforward``) is linear in the tangent v, so that the gradient
     of the number ``(1/N) c^T (J v)`` with respect to v is ``(1/N) c^T J``, whatever v.
@@ -78,7 +78,7 @@ def pushforward_policy_gradient(log_pi, theta, c):
 
 
 def surrogate_policy_gradient(log_pi, theta, c):
-    """The same as the gradient of a surrogate, the mean of ``c * log pi`` with c held constant.
+    """Differentiate a surrogate, the mean of ``c * log pi`` with c held constant.
 
     What users of libraries without a vector-Jacobian product write.
 

@@ -1,4 +1,4 @@
-"""Training: compiles the algorithm of section 3.3, runs epochs, keeps the record."""
+"""Training: runs epochs until early stopping, and keeps the record of the run."""
 
 import dataclasses
 import json
@@ -7,147 +7,18 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pytensor
-import pytensor.tensor as pt
 from threadpoolctl import threadpool_limits
 
 from reinforce_dropout import backends, datasets, provenance, records
-from reinforce_dropout.algorithm import training_step
 from reinforce_dropout.early_stopping import Patience
 from reinforce_dropout.errors import DivergenceError, ExperimentError, RecordError
-from reinforce_dropout.evaluation import compile_evaluation
+from reinforce_dropout.evaluation import error_by_rule
 from reinforce_dropout.experiment import Experiment
-from reinforce_dropout.network import MASK_RULES, MaskedNetwork
 from reinforce_dropout.progress import ProgressBar
 from reinforce_dropout.records import Record
+from reinforce_dropout.trainer import Trainer
 
 SECONDS_BETWEEN_WRITES = 5.0
-
-
-class Trainer:
-    """The network of one experiment, its compiled functions, and all state that training changes.
-
-    Parameters
-    ----------
-    experiment : Experiment
-    dataset : datasets.Dataset
-    mode : pytensor.compile.mode.Mode
-
-    Attributes
-    ----------
-    network : MaskedNetwork
-    evaluate : callable
-        See `evaluation.compile_evaluation`.
-    n_batches : int
-        Mini-batches in an epoch; the last may be smaller.
-    """
-
-    def __init__(self, experiment, dataset, mode):
-        init, masks, order, evaluation = np.random.SeedSequence(experiment.seed).spawn(4)
-        self.experiment, self.train_set = experiment, dataset.train
-        self.n_batches = -(-len(dataset.train) // experiment.batch_size)
-        self.network = build_network(experiment, dataset.n_in, dataset.n_classes, init)
-        self.order = np.random.default_rng(order)
-        self.rng = pytensor.shared(np.random.default_rng(masks), name="mask_rng")
-        x, y = pt.fmatrix("x"), pt.ivector("y")
-        step = training_step(self.network, x, y, experiment, self.rng)
-        self.averages = step.averages
-        self.step = pytensor.function(
-            [x, y], step.statistics, updates=step.updates, mode=mode, trust_input=True
-        )
-        self.evaluate = compile_evaluation(self.network, mode, evaluation)
-
-    def run_epoch(self, on_update=lambda: None):
-        """Pass once through the training set.
-
-        Parameters
-        ----------
-        on_update : callable
-            Called after every mini-batch.
-
-        Returns
-        -------
-        ndarray (1 + 2 L,) float64
-            Mean over the examples of `algorithm.TrainingStep.statistics`.
-
-        Raises
-        ------
-        DivergenceError
-            A statistic or, at the end, a parameter is not finite.
-        """
-        images, labels, size = *self._ordered(), self.experiment.batch_size
-        total = 0.0
-        for k, start in enumerate(range(0, len(labels), size), start=1):
-            y = labels[start : start + size]
-            statistics = self.step(images[start : start + size], y)
-            total = total + len(y) * statistics.astype("float64")
-            if not np.isfinite(statistics).all():
-                raise DivergenceError(f"the loss is not finite at mini-batch {k} of epoch")
-            on_update()
-        if not all(np.isfinite(value).all() for value in self.state().values()):
-            raise DivergenceError(f"a parameter is not finite after mini-batch {k} of epoch")
-        return total / len(labels)
-
-    def _ordered(self):
-        if not self.experiment.shuffle:
-            return self.train_set.images, self.train_set.labels
-        order = self.order.permutation(len(self.train_set))
-        return self.train_set.images[order], self.train_set.labels[order]
-
-    def parameters(self):
-        """Copy the parameters of network and policies, by name."""
-        return copy_values(self.network)
-
-    def state(self):
-        """Copy every array that training changes, by name: parameters and moving averages."""
-        return self.parameters() | {v.name: v.get_value() for v in self.averages}
-
-    def generator_states(self):
-        """Return the states of the generators of the masks and of the order of the examples."""
-        masks = self.rng.get_value(borrow=True).bit_generator.state
-        return {"masks": masks, "order": self.order.bit_generator.state}
-
-    def restore(self, state, generator_states):
-        """Go back to where `state` and `generator_states` were taken."""
-        set_values(self.network, state)
-        for variable in self.averages:
-            variable.set_value(state[variable.name])
-        self.order.bit_generator.state = generator_states["order"]
-        masks = np.random.default_rng()
-        masks.bit_generator.state = generator_states["masks"]
-        self.rng.set_value(masks, borrow=True)
-
-
-def build_network(experiment, n_in, n_classes, seed):
-    """Return the network of an experiment with its initial parameters.
-
-    Parameters
-    ----------
-    experiment : Experiment
-    n_in, n_classes : int
-    seed : int or numpy.random.SeedSequence
-
-    Returns
-    -------
-    MaskedNetwork
-    """
-    return MaskedNetwork(
-        np.random.default_rng(seed),
-        (n_in, *experiment.n_units, n_classes),
-        experiment.activation,
-        experiment.initial_rate if experiment.policy else None,
-    )
-
-
-def copy_values(network):
-    """Copy the values of all parameters of a network and its policies, by name."""
-    return {p.name: p.get_value() for p in network.all_parameters}
-
-
-def set_values(network, values):
-    """Set all parameters of a network and its policies from arrays by name."""
-    for p in network.all_parameters:
-        p.set_value(values[p.name])
 
 
 def train(
@@ -322,24 +193,18 @@ def _curve_row(statistics, valid, test, seconds):
     return row
 
 
-def rule_column(errors, experiment):
-    """Return the error by the experiment's own rule from the last axis of recorded errors."""
-    errors = np.asarray(errors)
-    return errors[..., list(MASK_RULES).index(experiment.evaluation_rule)] if experiment.policy else errors
-
-
 def _after_epoch(record, trainer, patience, epoch, row):
-    """Return the record with one more epoch: a new object, so that an interrupt finds a whole one."""
+    """Return the record with one more epoch: a new object: an interrupt finds a whole one."""
     curves = {
         name: np.concatenate([record.curves.get(name, np.empty((0, *np.shape(v)))), [v]])
         for name, v in row.items()
     }
     best, best_attributes = record.best, record.best_attributes
     valid_error, test_error = (
-        float(rule_column(row[f"{name}_error"], trainer.experiment)) for name in ("valid", "test")
+        float(error_by_rule(row[f"{name}_error"], trainer.experiment)) for name in ("valid", "test")
     )
     if patience.improved(valid_error, epoch * trainer.n_batches):
-        best = trainer.parameters()
+        best = trainer.network.values()
         best_attributes = {"epoch": epoch, "valid_error": valid_error, "test_error": test_error}
     state = {
         "epoch": epoch,
@@ -348,6 +213,4 @@ def _after_epoch(record, trainer, patience, epoch, row):
     }
     # Through JSON, so that the state is a copy: the generators' own dictionaries live on.
     state = json.loads(json.dumps(state))
-    return Record(
-        record.attributes, curves, best, best_attributes, trainer.state(), state
-    )
+    return Record(record.attributes, curves, best, best_attributes, trainer.state(), state)

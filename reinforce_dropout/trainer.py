@@ -1,0 +1,100 @@
+"""One experiment on one data set: the compiled functions, and all state that training changes."""
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+
+from reinforce_dropout import network
+from reinforce_dropout.algorithm import training_step
+from reinforce_dropout.errors import DivergenceError
+from reinforce_dropout.evaluation import compile_evaluation
+
+
+class Trainer:
+    """The network of one experiment, its compiled functions, and all state that training changes.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    dataset : datasets.Dataset
+    mode : pytensor.compile.mode.Mode
+
+    Attributes
+    ----------
+    network : MaskedNetwork
+    evaluate : callable
+        See `evaluation.compile_evaluation`.
+    n_batches : int
+        Mini-batches in an epoch; the last may be smaller.
+    """
+
+    def __init__(self, experiment, dataset, mode):
+        seeds = experiment.seeds()
+        self.experiment, self.train_set = experiment, dataset.train
+        self.n_batches = -(-len(dataset.train) // experiment.batch_size)
+        self.network = network.build(experiment, dataset.n_in, dataset.n_classes)
+        self.order = np.random.default_rng(seeds.order)
+        self.rng = pytensor.shared(np.random.default_rng(seeds.masks), name="mask_rng")
+        x, y = pt.fmatrix("x"), pt.ivector("y")
+        step = training_step(self.network, x, y, experiment, self.rng)
+        self.averages = step.averages
+        self.step = pytensor.function(
+            [x, y], step.statistics, updates=step.updates, mode=mode, trust_input=True
+        )
+        self.evaluate = compile_evaluation(self.network, mode, seeds.evaluation)
+
+    def run_epoch(self, on_update=lambda: None):
+        """Pass once through the training set.
+
+        Parameters
+        ----------
+        on_update : callable
+            Called after every mini-batch.
+
+        Returns
+        -------
+        ndarray (1 + 2 L,) float64
+            Mean over the examples of `algorithm.TrainingStep.statistics`.
+
+        Raises
+        ------
+        DivergenceError
+            A statistic or, at the end, a parameter is not finite.
+        """
+        images, labels, size = *self._ordered(), self.experiment.batch_size
+        total = 0.0
+        for k, start in enumerate(range(0, len(labels), size), start=1):
+            y = labels[start : start + size]
+            statistics = self.step(images[start : start + size], y)
+            total = total + len(y) * statistics.astype("float64")
+            if not np.isfinite(statistics).all():
+                raise DivergenceError(f"the loss is not finite at mini-batch {k} of epoch")
+            on_update()
+        if not all(np.isfinite(value).all() for value in self.state().values()):
+            raise DivergenceError(f"a parameter is not finite after mini-batch {k} of epoch")
+        return total / len(labels)
+
+    def _ordered(self):
+        if not self.experiment.shuffle:
+            return self.train_set.images, self.train_set.labels
+        order = self.order.permutation(len(self.train_set))
+        return self.train_set.images[order], self.train_set.labels[order]
+
+    def state(self):
+        """Copy every array that training changes, by name: parameters and moving averages."""
+        return self.network.values() | {v.name: v.get_value() for v in self.averages}
+
+    def generator_states(self):
+        """Return the states of the generators of the masks and of the order of the examples."""
+        masks = self.rng.get_value(borrow=True).bit_generator.state
+        return {"masks": masks, "order": self.order.bit_generator.state}
+
+    def restore(self, state, generator_states):
+        """Go back to where `state` and `generator_states` were taken."""
+        self.network.set_values(state)
+        for variable in self.averages:
+            variable.set_value(state[variable.name])
+        self.order.bit_generator.state = generator_states["order"]
+        masks = np.random.default_rng()
+        masks.bit_generator.state = generator_states["masks"]
+        self.rng.set_value(masks, borrow=True)
