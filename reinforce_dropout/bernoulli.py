@@ -90,6 +90,7 @@ def sample(z, rng):
     next_rng : random generator variable
         The state after the draw.
     """
-    draw = pt.random.uniform(size=z.shape, rng=rng, dtype=z.dtype)
-    next_rng, uniform = draw.owner.outputs
+    next_rng, uniform = pt.random.uniform(
+        size=z.shape, rng=rng, dtype=z.dtype, return_next_rng=True
+    )
     return disconnected_grad((uniform < pt.sigmoid(z)).astype(z.dtype)), next_rng

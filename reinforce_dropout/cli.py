@@ -167,14 +167,16 @@ def evaluate(file, data, backend):
     evaluate_examples = load_evaluation(record, backend)
     dataset = datasets.load(data or record.attributes["data"], experiment.validation_fraction)
     rules = list(MASK_RULES) if experiment.policy else ["no policy"]
-    click.echo(f"{'':<12}{'examples':>10} {'rule':<12}{'error':>9}  active of each layer")
-    for part in ("valid", "test"):
-        examples = getattr(dataset, part)
-        result = evaluate_examples(examples)
+    results = {
+        part: (len(getattr(dataset, part)), evaluate_examples(getattr(dataset, part)))
+        for part in ("valid", "test")
+    }
+    click.echo(f"{'':<6}{'examples':>9}  {'rule':<12}{'error':>8}  active of each layer")
+    for part, (n, result) in results.items():
         for i, rule in enumerate(rules):
-            error = result.errors.reshape(-1)[i]
-            active = " ".join(f"{a:7.2%}" for a in result.active_fraction[i : i + 1].flat)
-            click.echo(f"{part:<12}{len(examples):>10} {rule:<12}{error:>9.2%}  {active}".rstrip())
+            active = " ".join(f"{a:.2%}" for a in result.active_fraction[i : i + 1].flat)
+            line = f"{part:<6}{n:>9}  {rule:<12}{result.errors.flat[i]:>8.2%}  {active}"
+            click.echo(line.rstrip())
 
 
 @main.command()

@@ -1,0 +1,18 @@
+"""Fixtures that several test files share: a small data set and a run on it."""
+
+import pytest
+from idx import write_dataset
+
+from reinforce_dropout.experiment import Experiment
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory):
+    """Folder of IDX files, 8x8 pixels, 4 classes; 250 + 50 + 90 examples after the split."""
+    return write_dataset(tmp_path_factory.mktemp("idx"), n_train=300, n_test=90)
+
+
+@pytest.fixture(scope="session")
+def small_experiment():
+    """Two hidden layers with policies; 250 examples leave a last mini-batch of 10."""
+    return Experiment(name="small", n_units=(12, 9), lam=0.001, n_epochs=4, batch_size=20)

@@ -1,0 +1,274 @@
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+from idx import write_dataset
+
+from reinforce_dropout import datasets, records, training
+from reinforce_dropout.errors import DivergenceError, ExperimentError, RecordError
+from reinforce_dropout.evaluation import load_evaluation
+from reinforce_dropout.trainer import Trainer
+
+QUIET = {"show_progress": False, "n_threads": 1}
+
+
+@pytest.fixture(scope="module")
+def stateful(small_experiment):
+    """An experiment in which everything that a checkpoint must hold matters."""
+    return small_experiment.replace(name="stateful", shuffle=True, baseline="moving-average")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(stateful, small_data, tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "whole.hdf5"
+    return training.train(stateful, path, data=small_data, **QUIET)
+
+
+def assert_same_run(record, other):
+    assert record.attributes["stopped_by"] == other.attributes["stopped_by"]
+    assert record.best_attributes == other.best_attributes
+    for name, curve in record.curves.items():
+        if name != "epoch_seconds":
+            np.testing.assert_array_equal(curve, other.curves[name], err_msg=name)
+    assert record.best.keys() == other.best.keys()
+    for name, value in record.best.items():
+        np.testing.assert_array_equal(value, other.best[name], err_msg=name)
+
+
+def test_record_of_a_run_with_policies(uninterrupted):
+    shapes = {name: curve.shape for name, curve in uninterrupted.curves.items()}
+    assert shapes == {
+        "train_nll": (4,),
+        "valid_error": (4, 3),
+        "test_error": (4, 3),
+        "active_fraction": (4, 2),
+        "policy_entropy": (4, 2),
+        "epoch_seconds": (4,),
+    }
+    best = uninterrupted.best_attributes["epoch"] - 1
+    assert best == np.argmin(uninterrupted.curves["valid_error"][:, 0])
+    assert (
+        uninterrupted.best_attributes["test_error"] == uninterrupted.curves["test_error"][best, 0]
+    )
+    assert uninterrupted.best["Z_2"].shape == (12, 9)
+    assert uninterrupted.attributes["status"] == "finished"
+    assert uninterrupted.attributes["stopped_by"] == "n_epochs"
+    assert uninterrupted.attributes["ended"] >= uninterrupted.attributes["started"]
+    assert uninterrupted.checkpoint is None
+
+
+def test_it_learns_and_a_network_without_policies_has_plain_curves(small_data, tmp_path):
+    experiment = training.Experiment(name="plain", n_units=(12,), policy=False, n_epochs=8)
+    record = training.train(experiment, tmp_path / "run.hdf5", data=small_data, **QUIET)
+    assert record.curves["train_nll"][-1] < 0.5 * record.curves["train_nll"][0]
+    assert record.curves["valid_error"].shape == record.curves["test_error"].shape == (8,)
+    assert record.curves["test_error"][-1] < 0.3  # chance is 0.75
+    assert "active_fraction" not in record.curves
+    assert set(record.best) == {"W_1", "b_1", "W_out", "b_out"}
+
+
+def test_same_seed_same_bits_and_another_seed_other_bits(
+    stateful, uninterrupted, small_data, tmp_path
+):
+    again = training.train(stateful, tmp_path / "again.hdf5", data=small_data, **QUIET)
+    assert_same_run(again, uninterrupted)
+    other = training.train(
+        stateful.replace(seed=2), tmp_path / "other.hdf5", data=small_data, **QUIET
+    )
+    assert not np.array_equal(other.curves["train_nll"], uninterrupted.curves["train_nll"])
+
+
+def test_every_example_is_trained_on_once_an_epoch(small_experiment, small_data):
+    dataset = datasets.load(small_data)
+    for shuffle in (False, True):
+        trainer = Trainer(small_experiment.replace(shuffle=shuffle), dataset, "FAST_COMPILE")
+        seen = []
+
+        def step(x, y, seen=seen):
+            seen.append((x, y))
+            return np.zeros(5, "float32")
+
+        trainer.step = step
+        trainer.run_epoch()
+        assert [len(y) for _, y in seen] == [20] * 12 + [10]
+        images = np.concatenate([x for x, _ in seen])
+        in_order = np.array_equal(images, dataset.train.images)
+        assert in_order is not shuffle
+        rows = np.lexsort(images.T), np.lexsort(dataset.train.images.T)
+        np.testing.assert_array_equal(images[rows[0]], dataset.train.images[rows[1]])
+
+
+def test_mean_over_an_epoch_weighs_every_example_alike(small_experiment, small_data):
+    trainer = Trainer(small_experiment, datasets.load(small_data), "FAST_COMPILE")
+    trainer.step = lambda x, y: np.full(5, len(y), "float32")
+    np.testing.assert_allclose(trainer.run_epoch(), (12 * 20 * 20 + 10 * 10) / 250)
+
+
+@pytest.mark.parametrize("interrupted_at", [1, 17, 13 * 2 + 1])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    interrupted_at, stateful, uninterrupted, small_data, tmp_path, monkeypatch
+):
+    path = tmp_path / "run.hdf5"
+    updates = iter(range(1, 1000))
+
+    def interrupt(_bar):
+        if next(updates) == interrupted_at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.ProgressBar, "update", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(stateful, path, data=small_data, **QUIET)
+    epochs_done = (interrupted_at - 1) // 13
+    if epochs_done == 0:
+        assert not path.exists()
+    else:
+        saved = records.read(path)
+        assert saved.attributes["status"] == "unfinished"
+        assert len(saved.curves["train_nll"]) == epochs_done
+    assert_same_run(training.train(stateful, path, data=small_data, **QUIET), uninterrupted)
+
+
+def test_killed_at_random_and_resumed_equals_uninterrupted(stateful, small_data, tmp_path):
+    """kill -9, five times at random instants while the record is rewritten every epoch."""
+    path, experiment = tmp_path / "run.hdf5", stateful.replace(n_epochs=400)
+    whole = training.train(experiment, tmp_path / "whole.hdf5", data=small_data, **QUIET)
+    script = textwrap.dedent(
+        f"""
+        from reinforce_dropout import training
+        from reinforce_dropout.experiment import Experiment
+        training.SECONDS_BETWEEN_WRITES = 0
+        training.train(Experiment.from_dict({experiment.as_dict()!r}), {str(path)!r},
+                       data={str(small_data)!r}, show_progress=False, n_threads=1)
+        """
+    )
+    random, kills = np.random.default_rng(0), 0
+    for _ in range(5):
+        process = subprocess.Popen([sys.executable, "-c", script])
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        while process.poll() is None and (not path.exists() or path.stat().st_mtime_ns == before):
+            time.sleep(0.005)
+        time.sleep(random.uniform(0, 0.3))
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+    assert kills == 5
+    assert records.read(path).attributes["status"] == "unfinished"
+    assert_same_run(training.train(experiment, path, data=small_data, **QUIET), whole)
+
+
+def test_finished_run_is_returned_and_left_alone(stateful, uninterrupted, small_data, tmp_path):
+    path = tmp_path / "run.hdf5"
+    records.write(path, uninterrupted)
+    before = path.stat()
+    assert_same_run(training.train(stateful, path, data=small_data, **QUIET), uninterrupted)
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_another_run_is_refused(stateful, uninterrupted, small_data, tmp_path):
+    path = tmp_path / "run.hdf5"
+    records.write(path, uninterrupted)
+    with pytest.raises(RecordError, match=r"holds another run \(lam, seed differ\)"):
+        training.train(stateful.replace(lam=1, seed=3), path, data=small_data, **QUIET)
+    other_data = write_dataset(tmp_path / "other", n_train=300, n_test=90, seed=5)
+    with pytest.raises(RecordError, match=r"\(data_sha256 differ\)"):
+        training.train(stateful, path, data=other_data, **QUIET)
+    assert_same_run(records.read(path), uninterrupted)
+
+
+def test_unfinished_without_checkpoint_is_refused(stateful, uninterrupted, small_data, tmp_path):
+    path = tmp_path / "run.hdf5"
+    unfinished = uninterrupted.attributes | {"status": "unfinished"}
+    records.write(path, dataclasses.replace(uninterrupted, attributes=unfinished))
+    with pytest.raises(RecordError, match="has no checkpoint: train into another file"):
+        training.train(stateful, path, data=small_data, **QUIET)
+
+
+def test_second_process_on_a_path_is_refused(stateful, small_data, tmp_path):
+    with records.lock(tmp_path / "run.hdf5"), pytest.raises(RecordError, match="another process"):
+        training.train(stateful, tmp_path / "run.hdf5", data=small_data, **QUIET)
+
+
+def test_read_only_record_is_refused(stateful, uninterrupted, small_data, tmp_path):
+    path = tmp_path / "run.hdf5"
+    records.write(path, uninterrupted)
+    os.chmod(path, 0o444)
+    with pytest.raises(RecordError, match="read-only"):
+        training.train(stateful, path, data=small_data, **QUIET)
+
+
+def test_full_disk_keeps_the_last_record(stateful, small_data, tmp_path, monkeypatch):
+    path, writes, write = tmp_path / "run.hdf5", [], records.write
+
+    def full_from_the_third(path, record):
+        writes.append(record)
+        if len(writes) > 2:
+            raise RecordError("cannot write (No space left on device): make room on its disk")
+        write(path, record)
+
+    monkeypatch.setattr(training, "SECONDS_BETWEEN_WRITES", 0)
+    monkeypatch.setattr(records, "write", full_from_the_third)
+    with pytest.raises(RecordError, match="make room"):
+        training.train(stateful, path, data=small_data, **QUIET)
+    assert len(records.read(path).curves["train_nll"]) == 2
+
+
+def test_divergence_names_the_step_and_keeps_the_last_good_state(
+    stateful, small_data, tmp_path, monkeypatch
+):
+    path, run_epoch = tmp_path / "run.hdf5", Trainer.run_epoch
+
+    def damaged(self, on_update):
+        if self.network.output.W.name in getattr(self, "seen", []):
+            self.network.output.W.set_value(np.full_like(self.network.output.W.get_value(), np.nan))
+        self.seen = [self.network.output.W.name]
+        return run_epoch(self, on_update)
+
+    monkeypatch.setattr(Trainer, "run_epoch", damaged)
+    with pytest.raises(DivergenceError, match="mini-batch 1 of epoch 2; .* lower learning_rate"):
+        training.train(stateful, path, data=small_data, **QUIET)
+    saved = records.read(path)
+    assert len(saved.curves["train_nll"]) == 1
+    assert all(np.isfinite(value).all() for value in saved.checkpoint.values())
+
+
+def test_divergence_of_parameters_after_the_last_mini_batch_is_noticed(
+    small_experiment, small_data
+):
+    trainer = Trainer(small_experiment, datasets.load(small_data), "FAST_COMPILE")
+    trainer.step = lambda x, y: np.zeros(5, "float32")
+    trainer.network.policies[0].o.set_value(np.full(12, np.inf, "float32"))
+    with pytest.raises(DivergenceError, match="a parameter is not finite after mini-batch 13"):
+        trainer.run_epoch()
+
+
+def test_sizes_that_do_not_suit_the_data_are_refused(small_experiment, small_data, tmp_path):
+    path = tmp_path / "run.hdf5"
+    with pytest.raises(ExperimentError, match="batch_size is 251 .* set it to 250 or less"):
+        training.train(small_experiment.replace(batch_size=251), path, data=small_data, **QUIET)
+    with pytest.raises(ExperimentError, match="set patience to 52"):
+        training.train(small_experiment.replace(patience=25), path, data=small_data, **QUIET)
+    assert not path.exists()
+
+
+def test_patience_ends_the_run(small_data, tmp_path):
+    experiment = training.Experiment(
+        n_units=(6,), policy=False, learning_rate=0, patience=39, n_epochs=50
+    )
+    record = training.train(experiment, tmp_path / "run.hdf5", data=small_data, **QUIET)
+    assert record.attributes["stopped_by"] == "patience"
+    assert len(record.curves["train_nll"]) == 3  # 39 updates: the fourth epoch would end at 52
+    assert record.best_attributes["epoch"] == 1
+
+
+def test_evaluation_repeats_the_recorded_errors(stateful, uninterrupted, small_data):
+    dataset = datasets.load(small_data)
+    evaluate, best = load_evaluation(uninterrupted), uninterrupted.best_attributes["epoch"] - 1
+    for part in ("valid", "test"):
+        recorded = uninterrupted.curves[f"{part}_error"][best]
+        np.testing.assert_array_equal(evaluate(getattr(dataset, part)).errors, recorded)
