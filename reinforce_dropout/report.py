@@ -1,0 +1,395 @@
+"""The figure and the table of results, drawn from records only: nothing here trains."""
+
+import io
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.style
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from reinforce_dropout import records
+from reinforce_dropout.errors import RecordError, ReinforceDropoutError
+from reinforce_dropout.experiment import PRESETS, Experiment
+from reinforce_dropout.network import MASK_RULES
+from reinforce_dropout.records import Record
+
+QUICK_NOTE = "quick run: a few epochs, not the paper's settings"
+
+# Matplotlib's own defaults first: a reader's matplotlibrc must not change a published figure.
+_STYLE = (
+    "default",
+    {
+        "font.size": 9,
+        "legend.fontsize": 8,
+        "legend.frameon": False,
+        "legend.handlelength": 3,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "savefig.dpi": 200,
+        "pdf.fonttype": 42,  # text that can be searched and copied
+    },
+)
+# Told apart by dashes, width and points as well as by colour, for print in grey.
+_ONLY_LAYER = {
+    "color": "black", "linestyle": (0, (5, 1.5, 1, 1.5)), "linewidth": 1.3, "marker": "^",
+}  # fmt: skip
+_FIRST_LAYER = {"color": "#0072b2", "linestyle": "-", "linewidth": 2.0, "marker": "o"}
+_SECOND_LAYER = {
+    "color": "#d55e00", "linestyle": (0, (4, 1.5)), "linewidth": 1.3, "marker": "s",
+}  # fmt: skip
+_BEST = {"marker": "D", "markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.3}
+_FEW_EPOCHS = 20
+"""Up to this many epochs each is shown as a point; a single one would be invisible as a line."""
+
+# No dates and no program in the files: equal records give equal bytes.
+_METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+
+
+def read_by_preset(paths: Iterable[str | os.PathLike]) -> dict[str, Record]:
+    """Read records, and return them by the name of their preset.
+
+    Raises
+    ------
+    RecordError
+        A file cannot be read, is not of a preset, or is the second one of its preset.
+    """
+    found = {}
+    for path in paths:
+        record = records.read(path)
+        name = record.attributes["experiment"]["name"]
+        if name not in PRESETS:
+            raise RecordError(
+                f"{path} holds the experiment {name!r}, which the paper says nothing of: "
+                f"name records of {', '.join(PRESETS)}."
+            )
+        if name in found:
+            raise RecordError(f"{path} is the second record of {name}: name one only.")
+        found[name] = record
+    return found
+
+
+def needed(by_name: dict[str, Record], *presets: str) -> list[Record]:
+    """Return the records of some presets.
+
+    Raises
+    ------
+    RecordError
+        One of them is not there.
+    """
+    for preset in presets:
+        if preset not in by_name:
+            raise RecordError(f"there is no record of {preset}: train it and name its file.")
+    return [by_name[preset] for preset in presets]
+
+
+def figure1(policy_500: Record, policy_800_800: Record, quick: bool = False) -> Figure:
+    """Draw the paper's Figure 1.
+
+    (a), (b): mean activation of each hidden layer, per cent of its units, the mean over each
+    epoch's training. (c): mean entropy of each policy, nats a unit; the paper speaks of the first
+    policy of the 800-800 network, the others are drawn thinner. A diamond marks the epoch of the
+    lowest validation error.
+
+    Parameters
+    ----------
+    policy_500, policy_800_800 : Record
+        Runs with one and with two hidden layers that have policies, one epoch or more.
+    quick : bool
+        Write `QUICK_NOTE` above the figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    RecordError
+        A record has not the policies that are to be drawn.
+    """
+    _refuse_other_layers(policy_500, 1)
+    _refuse_other_layers(policy_800_800, 2)
+    one, two = _name(policy_500), _name(policy_800_800)
+    with matplotlib.style.context(_STYLE):
+        figure = Figure(figsize=(10, 3.7), layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)  # inches
+        a, b, c = figure.subplots(1, 3)
+        _plot(a, policy_500, "active_fraction", 0, "hidden layer", _ONLY_LAYER)
+        _plot(b, policy_800_800, "active_fraction", 0, "layer 1", _FIRST_LAYER)
+        _plot(b, policy_800_800, "active_fraction", 1, "layer 2", _SECOND_LAYER)
+        _plot(c, policy_800_800, "policy_entropy", 0, f"first policy of {two}", _FIRST_LAYER)
+        _plot(c, policy_800_800, "policy_entropy", 1, f"second policy of {two}", _SECOND_LAYER)
+        _plot(c, policy_500, "policy_entropy", 0, f"policy of {one}", _ONLY_LAYER)
+        for axes, letter, name, record in (
+            (a, "a", one, policy_500),
+            (b, "b", two, policy_800_800),
+        ):
+            title = f"({letter}) mean activation, {name} network"
+            _finish(axes, title, "active units (%)", f" (epoch {_best_epoch(record)})")
+        _finish(c, "(c) entropy of the policies", "entropy (nats per unit)")
+        top = max(a.get_ylim()[1], b.get_ylim()[1])  # one scale, to compare the two networks
+        a.set_ylim(0, top)
+        b.set_ylim(0, top)
+        if quick:
+            figure.suptitle(QUICK_NOTE, weight="bold", backgroundcolor="0.9")
+    return figure
+
+
+def _refuse_other_layers(record, n_layers):
+    curve = record.curves.get("active_fraction")
+    found = 0 if curve is None else curve.shape[1]
+    if found != n_layers:
+        raise RecordError(
+            f"the record of {record.attributes['experiment']['name']} has {found} policies where "
+            f"the figure shows {n_layers}: give the record of another run."
+        )
+
+
+def _name(record):
+    """Return the widths as the paper writes them: 800-800."""
+    return "-".join(str(n) for n in record.attributes["experiment"]["n_units"])
+
+
+def _best_epoch(record):
+    return int(record.best_attributes["epoch"])
+
+
+def _plot(axes, record, curve, layer, label, style):
+    """Draw one column of a curve against the epochs, and a diamond at the best one."""
+    values = record.curves[curve][:, layer] * (100 if curve == "active_fraction" else 1)
+    epochs = range(1, len(values) + 1)
+    size = 3.5 if len(values) <= _FEW_EPOCHS else 0
+    axes.plot(epochs, values, label=label, markersize=size, clip_on=False, **style)
+    best, color = _best_epoch(record), style["color"]
+    axes.plot([best], [values[best - 1]], markeredgecolor=color, clip_on=False, **_BEST)
+
+
+def _finish(axes, title, unit, best_note=""):
+    """Label the axes, start both at zero and put the legend where no curve can run."""
+    axes.set(title=title, xlabel="epoch", ylabel=unit)
+    axes.set_xlim(0, 1.03 * max(max(line.get_xdata()) for line in axes.lines))
+    axes.set_ylim(0, 1.08 * max(max(line.get_ydata()) for line in axes.lines))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    label = f"lowest validation error{best_note}"
+    axes.plot([], [], color="0.3", linestyle="none", label=label, **_BEST)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.22), borderaxespad=0)
+
+
+def save_figure(figure: Figure, path_stem: str | os.PathLike) -> list[Path]:
+    """Write a figure as ``.png`` and ``.pdf``, each all or nothing, and return the two paths.
+
+    Equal figures give equal bytes.
+
+    Raises
+    ------
+    ReinforceDropoutError
+        See `write_whole`.
+    """
+    paths = []
+    for kind, metadata in _METADATA.items():
+        image = io.BytesIO()
+        with matplotlib.style.context(_STYLE):
+            figure.savefig(image, format=kind, metadata=metadata)
+        paths.append(Path(f"{os.fspath(path_stem)}.{kind}"))
+        write_whole(paths[-1], image.getvalue())
+    return paths
+
+
+def write_whole(path: Path, contents: bytes) -> None:
+    """Write a file beside `path` and rename it over `path`, making the folder if needed.
+
+    Raises
+    ------
+    ReinforceDropoutError
+        The disk is full, the place may not be written in, or the like; the old file stays.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(contents)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ReinforceDropoutError(
+            f"cannot write {path} ({error.strerror or error}): make room or choose another place."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One of the paper's statements, and how to measure it in a record.
+
+    Attributes
+    ----------
+    preset : str
+        Run that the statement is about.
+    what : str
+        What is measured, in words.
+    paper : str
+        The paper's number or words; "-" where it gives none.
+    values : callable
+        ``values(record) -> tuple of float``, in the order of `text`. Numbers apart from text, so
+        that runs with several seeds can be averaged.
+    text : str
+        Format of the values, with their unit.
+    """
+
+    preset: str
+    what: str
+    paper: str
+    values: Callable[[Record], tuple[float, ...]]
+    text: str
+
+    def measure(self, record: Record) -> str:
+        """Return our number as text, marked when the run has not ended."""
+        number = self.text.format(*self.values(record))
+        if record.attributes["status"] == "finished":
+            return number
+        return f"{number} (unfinished, epoch {_n_epochs(record)})"
+
+
+def _n_epochs(record):
+    return len(record.curves["train_nll"])
+
+
+def _test_error(record):
+    return (100 * record.best_attributes["test_error"],)
+
+
+def _test_error_by(rule):
+    column = list(MASK_RULES).index(rule)
+    return lambda record: (100 * record.curves["test_error"][_best_epoch(record) - 1, column],)
+
+
+def _first_and_best(curve, layer, scale=1):
+    """Return a function giving a curve's value in the first and in the best epoch."""
+
+    def values(record):
+        column = scale * record.curves[curve][:, layer]
+        return column[0], column[_best_epoch(record) - 1]
+
+    return values
+
+
+def _errors(preset, paper):
+    error = "{:.2f} %"
+    return (
+        Claim(preset, "test error", paper, _test_error, error),
+        Claim(preset, "test error, expected masks", "-", _test_error_by("expected"), error),
+        Claim(preset, "test error, thresholded masks", "-", _test_error_by("thresholded"), error),
+    )
+
+
+def _activation(preset, layer, where, paper):
+    values = _first_and_best("active_fraction", layer, 100)
+    return Claim(preset, f"active units{where}, first to best epoch", paper, values,
+                 "{:.1f} to {:.1f} %")  # fmt: skip
+
+
+def _entropy(preset, layer, which, paper):
+    values = _first_and_best("policy_entropy", layer)
+    return Claim(preset, f"entropy of the {which}, first to best epoch", paper, values,
+                 "{:.3f} to {:.3f} nats per unit")  # fmt: skip
+
+
+def _epochs(preset, paper):
+    return Claim(preset, "epochs to the best model", paper, lambda r: (_best_epoch(r),), "{:.0f}")
+
+
+_FASTER = "layer 1 increases much faster than layer 2"
+
+CLAIMS = (
+    Claim("baseline-500", "test error", "1.7 %", _test_error, "{:.2f} %"),
+    _epochs("baseline-500", "-"),
+    *_errors("policy-500", "2 %"),
+    _activation(
+        "policy-500", 0, "", "10-15 % before training, about 30 % at the lowest test error"
+    ),
+    _entropy("policy-500", 0, "policy", "-"),
+    _epochs("policy-500", "more than without policies"),
+    *_errors("policy-800-800", "-"),
+    _activation("policy-800-800", 0, " of layer 1", _FASTER),
+    _activation("policy-800-800", 1, " of layer 2", _FASTER),
+    _entropy("policy-800-800", 0, "first policy", "decreases"),
+    _entropy("policy-800-800", 1, "second policy", "-"),
+    _epochs("policy-800-800", "-"),
+)
+"""What section 4 says of the presets, in its order."""
+
+_LEGEND = (
+    "The best epoch is that of the lowest validation error, and test errors are those of its "
+    "model, by the run's evaluation rule where the claim names none (sampled masks in the paper's "
+    "presets). Active units and entropies are means over an epoch's training."
+)
+
+
+def table(
+    recorded: dict[str, Record],
+    this_run: dict[str, Record] | None = None,
+    quick: bool = False,
+    presets: tuple[str, ...] = tuple(PRESETS),
+) -> str:
+    """Set the paper's statements beside our numbers, in Markdown.
+
+    Parameters
+    ----------
+    recorded : dict from str to Record
+        The published runs by the name of their preset; those that are missing show "not run".
+    this_run : dict from str to Record, or None
+        The user's own runs; None leaves their column out.
+    quick : bool
+        Say that this run was a quick one.
+    presets : tuple of str
+        Whose statements to show.
+
+    Returns
+    -------
+    str
+        The table, and below it seed, length and every deviation from the preset of each run.
+    """
+    columns = {"recorded": recorded} | ({} if this_run is None else {"this run": this_run})
+    rows = [["claim", "paper", *columns], ["---"] * (2 + len(columns))]
+    rows += [
+        [f"{claim.preset}: {claim.what}", claim.paper]
+        + [_cell(claim, runs.get(claim.preset)) for runs in columns.values()]
+        for claim in CLAIMS
+        if claim.preset in presets
+    ]
+    notes = [
+        f"- {column}, {preset}: {_describe(runs[preset], preset)}."
+        for column, runs in columns.items()
+        for preset in presets
+        if preset in runs
+    ]
+    parts = [f"**This is a {QUICK_NOTE}.**"] if quick else []
+    parts += ["\n".join(f"| {' | '.join(row)} |" for row in rows), _LEGEND]
+    parts += ["\n".join(notes)] if notes else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(claim, record):
+    return "not run" if record is None else claim.measure(record)
+
+
+def _describe(record, preset):
+    """Return seed, length and deviations of a run in words."""
+    attributes = record.attributes
+    ends = {"patience": ", ended by early stopping", "n_epochs": ", ended by n_epochs", "": ""}
+    text = f"seed {attributes['seed']}, {_n_epochs(record)} epochs{ends[attributes['stopped_by']]}"
+    if attributes["status"] != "finished":
+        text += ", unfinished"
+    differences = Experiment.from_dict(attributes["experiment"]).differences(PRESETS[preset])
+    deviations = [
+        f"{field} {ours} instead of {papers}"
+        for field, (ours, papers) in differences.items()
+        if field != "seed"  # named already, and no deviation
+    ]
+    if attributes["data"] != "mnist":
+        deviations.append(f"data {Path(attributes['data']).name} instead of mnist")
+    return "; ".join([text, *deviations])

@@ -1,0 +1,153 @@
+"""What the scripts of this folder share: options, paths, and how errors are told."""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from reinforce_dropout import report, training
+from reinforce_dropout.errors import ReinforceDropoutError
+from reinforce_dropout.experiment import PRESETS, preset
+
+ROOT = Path(os.path.relpath(Path(__file__).resolve().parent.parent))
+"""The repository, seen from where the user is: no output names a machine's own folders."""
+
+QUICK_EPOCHS = 3
+N_THREADS = 1
+"""Of the linear algebra, alone as side by side: the rounding of sums depends on it."""
+
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C has ended."""
+
+
+def main(doc, action):
+    """Read the options, do `action`, and tell what went wrong in a sentence.
+
+    Parameters
+    ----------
+    doc : str
+        The script's docstring: what ``--help`` says.
+    action : callable
+        ``action(options)``.
+
+    Returns
+    -------
+    int
+        Exit code: 0 done, 1 something the user can mend, 130 interrupted.
+    """
+    # Being told to end (kill, a shutdown, a batch system) saves the run just as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        action(parse(doc))
+    except ReinforceDropoutError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "Interrupted: every epoch that had ended is saved; type the same command again to go "
+            "on from there.",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    return 0
+
+
+def parse(doc, arguments=None):
+    """Return the options: ``quick``, and for the tests ``data`` and ``root``."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"train for {QUICK_EPOCHS} epochs only, to see that all works; files go to folders "
+        "named quick",
+    )
+    parser.add_argument("--data", default="mnist", help=argparse.SUPPRESS)
+    parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def run_path(options, name):
+    """Return the record that a preset is trained into."""
+    return options.root / "runs" / ("quick" if options.quick else "") / f"{name}.hdf5"
+
+
+def results_path(options, name):
+    """Return the recorded run of a preset, which is part of the repository."""
+    return options.root / "reproduce" / "results" / f"{name}.hdf5"
+
+
+def read_results(options):
+    """Return those of the recorded runs that are there, by preset."""
+    paths = [results_path(options, name) for name in PRESETS]
+    return report.read_by_preset(path for path in paths if path.exists())
+
+
+def train(options, name, row=0):
+    """Train a preset, go on with its run, or return it if it is finished.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+    name : str
+        Of the preset.
+    row : int
+        Line of the terminal for the progress bar.
+
+    Returns
+    -------
+    records.Record
+
+    Raises
+    ------
+    ReinforceDropoutError, KeyboardInterrupt
+        See `training.train`.
+    """
+    experiment = preset(name)
+    if options.quick:
+        experiment = experiment.replace(n_epochs=QUICK_EPOCHS)
+    path = run_path(options, name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReinforceDropoutError(
+            f"cannot make the folder {path.parent} ({error.strerror}): "
+            "work in a copy of the repository that you may write to."
+        ) from error
+    script = f"reproduce/{Path(sys.argv[0]).name}"
+    return training.train(
+        experiment,
+        path,
+        data=options.data,
+        n_threads=N_THREADS,
+        command=["python", script, *sys.argv[1:]],
+        row=row,
+    )
+
+
+def reproduce(options, name):
+    """Train one preset and print what the paper says of it beside our numbers."""
+    this_run = {name: train(options, name)}
+    print(report.table(read_results(options), this_run, options.quick, (name,)), end="")
+
+
+def write_report(options, runs, table):
+    """Write figure and table into the folder of figures, and print the table.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+    runs : dict from str to records.Record
+        What the figure shows; it is left out unless both networks with policies are there.
+    table : str
+    """
+    folder = options.root / "figures" / ("quick" if options.quick else "")
+    written = [folder / "table.md"]
+    report.write_whole(written[0], table.encode())
+    if runs.keys() >= {"policy-500", "policy-800-800"}:
+        figure = report.figure1(runs["policy-500"], runs["policy-800-800"], options.quick)
+        written += report.save_figure(figure, folder / "figure1")
+    print(table, end="")
+    print(f"Written: {', '.join(map(str, written))}", file=sys.stderr)

@@ -1,0 +1,139 @@
+"""Reproduce section 4: train the paper's three networks side by side, then figure and table.
+
+As many networks train at once as there are processor cores. Ctrl-C saves them all; the same command
+goes on from there, and trains nothing that is finished. Results go to figures/.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+
+import common
+from tqdm import tqdm
+
+from reinforce_dropout import report
+from reinforce_dropout.errors import ReinforceDropoutError
+
+LONGEST_FIRST = ("policy-800-800", "policy-500", "baseline-500")
+
+
+def run_all(options):
+    """Train all presets, then write and print what came of them.
+
+    Raises
+    ------
+    ReinforceDropoutError
+        Some could not be trained: a sentence for each. The others have been reported.
+    KeyboardInterrupt
+        After all runs have been saved.
+    """
+    runs, failures = train_all(options, min(n_cores(), len(LONGEST_FIRST)))
+    table = report.table(common.read_results(options), runs, options.quick)
+    common.write_report(options, runs, table)
+    if failures:
+        raise ReinforceDropoutError("\n".join(failures))
+
+
+def n_cores():
+    """Return the number of processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def train_all(options, n_workers):
+    """Train all presets in `n_workers` processes.
+
+    Returns
+    -------
+    runs : dict from str to records.Record
+    failures : list of str
+        A sentence for each preset that could not be trained.
+    """
+    # Spawned, as PyTensor's and BLAS's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    rows, stop = context.SimpleQueue(), context.Event()
+    for row in range(n_workers):
+        rows.put(row)
+    setup = (context.RLock(), rows, stop)
+    with ProcessPoolExecutor(n_workers, context, _begin_worker, setup) as pool:
+        futures = _submit(pool, options)
+        try:
+            wait(futures.values())
+        except KeyboardInterrupt:
+            # A second Ctrl-C must not cut the saving short.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            stop.set()
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
+    return _sort(futures)
+
+
+def _submit(pool, options):
+    """Hand out the presets to workers that do not mind Ctrl-C.
+
+    The terminal sends it to all processes at once, also to those that are idle or still starting,
+    whose death would end the others unsaved. So the workers ignore it, and `train_all` tells them.
+    """
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # new processes inherit this
+    try:
+        return {name: pool.submit(_train, options, name) for name in LONGEST_FIRST}
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _begin_worker(lock, rows, stop):
+    """Set up a worker: its row of the terminal, and the lock that all progress bars share."""
+    global _row, _stop
+    _row, _stop = rows.get(), stop
+    tqdm.set_lock(lock)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _train(options, name):
+    """Train a preset in a worker; SIGTERM interrupts it, once, so that it can save in peace."""
+
+    def interrupt(*_):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        if _stop.is_set():
+            raise KeyboardInterrupt
+        return common.train(options, name, _row)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _let_go(tqdm.get_lock())
+
+
+def _let_go(lock):
+    """Release a lock that tqdm keeps when it is interrupted while drawing: others wait for it."""
+    with contextlib.suppress(AssertionError):  # raised once it is not, or no longer, ours
+        while True:
+            lock.release()
+
+
+def _sort(futures):
+    """Tell the runs that ended well from those that failed."""
+    runs, failures = {}, []
+    for name, future in futures.items():
+        try:
+            runs[name] = future.result()
+        except ReinforceDropoutError as error:
+            failures.append(f"{name}: {error}")
+        except BrokenProcessPool:
+            failures.append(
+                f"{name}: its process was killed, perhaps for want of memory; "
+                "type the same command again to go on."
+            )
+    return runs, failures
+
+
+if __name__ == "__main__":
+    sys.exit(common.main(__doc__, run_all))
