@@ -57,7 +57,7 @@ def policy_updates(network, forward, nll, experiment):
     for i, (theta, z, u) in enumerate(zip(network.thetas, forward.z, forward.U, strict=True)):
         C = reinforce.score_cost(nll, kls, experiment.lam, i, experiment.kl_gradient)
         if experiment.baseline == "moving-average":
-            average = pytensor.shared(np.zeros((), "float32"), name=f"average_{i + 1}")
+            average = pytensor.shared(np.zeros((), C.dtype), name=f"average_{i + 1}")
             averages.append(average)
             b, next_average = baselines.moving_average(C, average, experiment.baseline_decay)
             updates.append((average, next_average))

@@ -1,4 +1,4 @@
-"""Baselines b of eq. (2), which lower the variance of the score-function gradient.
+"""Baselines b of eq. (2), which usually lower the variance of the score-function gradient.
 
 A baseline that does not depend on an example's own mask leaves the expectation of its gradient
 unchanged, because the score has mean zero. One that does depend on it biases the gradient; each

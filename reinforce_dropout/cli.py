@@ -5,7 +5,6 @@ Exit codes: 0 done; 1 something the user can mend, said in one sentence; 2 wrong
 """
 
 import shlex
-import signal
 import sys
 from pathlib import Path
 
@@ -120,7 +119,6 @@ def train(preset, seed, epochs, settings, data, out, backend, threads, quiet):
     chosen = experiment.preset(preset).replace(**settings)
     out = out or Path(f"{preset}-seed{chosen.seed}.hdf5")
     command = ["reinforce-dropout", *sys.argv[1:]]
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         record = training.train(
             chosen,
@@ -140,11 +138,6 @@ def train(preset, seed, epochs, settings, data, out, backend, threads, quiet):
         click.echo(f"Interrupted: {saved}", err=True)
         sys.exit(INTERRUPTED)
     click.echo(f"{out}: {_summary(record)}")
-
-
-def _interrupt(*_):
-    """Treat a polite request to end (SIGTERM) as Ctrl-C."""
-    raise KeyboardInterrupt
 
 
 @main.command()

@@ -5,7 +5,7 @@ the paper takes its baseline's settings.
 """
 
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Patience:
             return False
         if error < self.threshold * self.best:
             # The tutorials count the updates from zero: the last one done is n_updates - 1.
-            self.patience = max(self.patience, int((n_updates - 1) * self.increase))
+            self.patience = max(self.patience, ceil((n_updates - 1) * self.increase))
         self.best = error
         return True
 

@@ -230,7 +230,7 @@ def _typed(field, value):
             return int(value)
         if kind is float and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
-        if kind == tuple[int, ...] and all(int(v) == v for v in value):
+        if kind == tuple[int, ...] and all(not isinstance(v, bool) and int(v) == v for v in value):
             return tuple(int(v) for v in value)
     except (TypeError, ValueError, OverflowError):
         pass

@@ -25,8 +25,6 @@ class ProgressBar:
     """
 
     def __init__(self, name, shown=True, row=0):
-        # tqdm's monitor thread may hold the bars' lock while Ctrl-C unwinds, and then hang the exit.
-        tqdm.monitor_interval = 0
         self.name = name
         self.bar = tqdm(
             desc=f"{name} compiling",

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from reinforce_dropout import backends, datasets, provenance, records
+from reinforce_dropout import backends, datasets, interrupts, provenance, records
 from reinforce_dropout.early_stopping import Patience
 from reinforce_dropout.errors import DivergenceError, ExperimentError, RecordError
 from reinforce_dropout.evaluation import error_by_rule
@@ -57,7 +57,7 @@ def train(
     ReinforceDropoutError
         One sentence on what is wrong and how to mend it: see `errors`.
     KeyboardInterrupt
-        After the last whole epoch has been saved.
+        On Ctrl-C or SIGTERM, after the last whole epoch has been saved.
     """
     backend = backends.resolve(backend)
     records.refuse_unwritable(path)
@@ -73,7 +73,8 @@ def train(
             trainer = Trainer(experiment, dataset, backends.mode(backend))
             bar = ProgressBar(experiment.name, show_progress, row)
             try:
-                return _run(trainer, dataset, record, path, bar)
+                with interrupts.deferred() as pending:
+                    return _run(trainer, dataset, record, path, bar, pending)
             finally:
                 bar.close()
 
@@ -129,7 +130,7 @@ def _begin_or_continue(path, experiment, dataset, backend, facts):
     return record
 
 
-def _run(trainer, dataset, record, path, bar):
+def _run(trainer, dataset, record, path, bar, pending):
     """Run epochs until the patience or the number of epochs ends, writing `record` to `path`."""
     experiment = trainer.experiment
     patience = Patience(
@@ -142,11 +143,16 @@ def _run(trainer, dataset, record, path, bar):
         trainer.restore(record.checkpoint, record.checkpoint_state["generators"])
         bar.errors(record.curves)
     written, written_at = record, time.monotonic()
+
+    def on_update():
+        bar.update()
+        pending.check()
+
     try:
         while epoch < experiment.n_epochs and patience.allows((epoch + 1) * trainer.n_batches):
             began = time.monotonic()
             bar.epoch(epoch + 1, epoch * trainer.n_batches, *_plan(trainer, patience))
-            statistics = trainer.run_epoch(bar.update)
+            statistics = trainer.run_epoch(on_update)
             epoch += 1
             valid, test = trainer.evaluate(dataset.valid), trainer.evaluate(dataset.test)
             row = _curve_row(statistics, valid, test, time.monotonic() - began)

@@ -4,7 +4,6 @@ As many networks train at once as there are processor cores. Ctrl-C saves them a
 goes on from there, and trains nothing that is finished. Results go to figures/.
 """
 
-import contextlib
 import multiprocessing
 import os
 import signal
@@ -96,27 +95,14 @@ def _begin_worker(lock, rows, stop):
 
 
 def _train(options, name):
-    """Train a preset in a worker; SIGTERM interrupts it, once, so that it can save in peace."""
-
-    def interrupt(*_):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Train a preset in a worker; the first SIGTERM interrupts it, the run saved."""
+    if _stop.is_set():
         raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if _stop.is_set():
-            raise KeyboardInterrupt
         return common.train(options, name, _row)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        _let_go(tqdm.get_lock())
-
-
-def _let_go(lock):
-    """Release a lock that tqdm keeps when it is interrupted while drawing: others wait for it."""
-    with contextlib.suppress(AssertionError):  # raised once it is not, or no longer, ours
-        while True:
-            lock.release()
 
 
 def _sort(futures):

@@ -26,6 +26,7 @@ sys.path[:0] = [{str(SCRIPTS)!r}, {str(TESTS)!r}]
 import common, run_all
 from tqdm import tqdm
 from test_report import make_record
+from reinforce_dropout import interrupts
 from reinforce_dropout.errors import DataError
 
 def train(options, name, row=0):
@@ -38,16 +39,15 @@ def train(options, name, row=0):
     if behaviour == "defect":
         raise ZeroDivisionError
     if behaviour == "long":
-        try:
-            while True:
-                tqdm.get_lock().acquire()  # as in tqdm's refresh, which an interrupt leaves locked
-                time.sleep(0.01)
-                tqdm.get_lock().release()
-        finally:
-            tqdm.get_lock().acquire()  # as in closing a bar
-            tqdm.get_lock().release()
-            time.sleep(0.5)
-            (options.root / f"{{name}}.saved").touch()
+        with interrupts.deferred() as pending:  # as training does
+            try:
+                while True:
+                    with tqdm.get_lock():
+                        time.sleep(0.01)
+                    pending.check()
+            finally:
+                time.sleep(0.5)
+                (options.root / f"{{name}}.saved").touch()
     return make_record(name)
 
 common.train = train

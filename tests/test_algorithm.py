@@ -1,0 +1,227 @@
+"""The training step against a plain NumPy step, parameter by parameter."""
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+import reference
+from pytensor.graph.traversal import ancestors
+from reference import compiled
+
+from reinforce_dropout import costs
+from reinforce_dropout.algorithm import training_step
+from reinforce_dropout.baselines import BASELINES
+from reinforce_dropout.experiment import Experiment
+from reinforce_dropout.network import MASK_RULES, MaskedNetwork
+
+N_IN, N_CLASSES = 4, 3
+BATCH_SIZES = (5, 3, 1)
+
+
+def experiment(**changes):
+    """Return an experiment in which every term counts and no two rates are the same."""
+    settings = {
+        "n_units": (3, 2),
+        "learning_rate": 0.3,
+        "policy_learning_rate": 0.7,
+        "l2": 0.05,
+        "lam": 0.4,
+        "q": 0.2,
+        "baseline_decay": 0.6,
+    }
+    return Experiment(**settings | changes)
+
+
+def network_of(experiment):
+    """Return a network in float32, as in training, with no parameter at zero."""
+    widths = (N_IN, *experiment.n_units, N_CLASSES)
+    rate = 0.4 if experiment.policy else None
+    network = MaskedNetwork(np.random.default_rng(0), widths, initial_rate=rate)
+    rng = np.random.default_rng(1)
+    for p in network.all_parameters:
+        p.set_value(rng.normal(0, 0.7, p.get_value().shape).astype("float32"))
+    return network
+
+
+def batches(experiment):
+    """Yield mini-batches with masks: (x, y, one mask a hidden layer); the last ones are smaller."""
+    rng = np.random.default_rng(2)
+    for N in BATCH_SIZES:
+        masks = [rng.integers(0, 2, (N, n)).astype("float32") for n in experiment.n_units]
+        x = rng.normal(size=(N, N_IN)).astype("float32")
+        yield x, rng.integers(0, N_CLASSES, N).astype("int32"), masks
+
+
+def numpy_baseline(C, e, average):
+    """Return the baseline of the costs and the next moving average."""
+    N = len(C)
+    b = {
+        "none": np.zeros(N),
+        "batch-mean": np.full(N, C.mean()),
+        "leave-one-out-mean": (C.sum() - C) / (N - 1) if N > 1 else C,
+        "batch-minimum": np.full(N, C.min()),
+        "moving-average": np.full(N, average),
+    }[e.baseline]
+    return b, e.baseline_decay * average + (1 - e.baseline_decay) * C.mean()
+
+
+def numpy_step(P, x, y, masks, e, averages):
+    """Return the parameters and moving averages after one step of section 3.3."""
+    after, averages = dict(P), list(averages)
+    names = [name for name in P if name[0] in "Wb"]
+
+    def loss(P):
+        nll = reference.nll(reference.forward(P, x, masks)[1], y)
+        squares = sum((P[name] ** 2).sum() for name in names if name[0] == "W")
+        return (nll.sum() if e.loss_reduction == "sum" else nll.mean()) + e.l2 * squares
+
+    for name, grad in reference.gradient(loss, P, names).items():
+        after[name] = P[name] - e.learning_rate * grad
+
+    zs, logits = reference.forward(P, x, masks)
+    kls = [reference.kl(z, e.q) for z in zs]
+    for i, u in enumerate(masks):
+        counted = kls if e.kl_gradient == "score" else kls[i + 1 :]
+        C = reference.nll(logits, y) + e.lam * sum(counted, np.zeros(len(y)))
+        b, averages[i] = numpy_baseline(C, e, averages[i])
+
+        def surrogate(P, i=i, u=u, c=C - b):
+            z = reference.forward(P, x, masks)[0][i]
+            direct = e.lam * reference.kl(z, e.q).mean() if e.kl_gradient == "total" else 0
+            return (c * reference.log_pi(z, u)).mean() + direct
+
+        theta = [f"Z_{i + 1}", f"o_{i + 1}"]
+        for name, grad in reference.gradient(surrogate, P, theta).items():
+            after[name] = P[name] - e.policy_learning_rate * grad
+    return after, averages
+
+
+def numpy_statistics(P, x, y, masks):
+    """Return mean nll, active fractions and entropies per unit."""
+    zs, logits = reference.forward(P, x, masks)
+    return np.array(
+        [reference.nll(logits, y).mean()]
+        + [u.mean() for u in masks]
+        + [reference.entropy(z).mean() / z.shape[1] for z in zs]
+    )
+
+
+@pytest.mark.parametrize("loss_reduction", ["sum", "mean"])
+@pytest.mark.parametrize("kl_gradient", ["total", "score"])
+@pytest.mark.parametrize("baseline", BASELINES)
+@pytest.mark.parametrize("n_units", [(3,), (3, 2)], ids=str)
+def test_step_is_that_of_numpy(n_units, baseline, kl_gradient, loss_reduction):
+    """Three steps with given masks: every parameter, the moving averages, the statistics."""
+    e = experiment(
+        n_units=n_units, baseline=baseline, kl_gradient=kl_gradient, loss_reduction=loss_reduction
+    )
+    network = network_of(e)
+    x, y, U = pt.fmatrix("x"), pt.ivector("y"), [pt.fmatrix() for _ in n_units]
+    step = training_step(network, x, y, e, mask=reference.given(U))
+    f = compiled([x, y, *U], step.statistics, updates=step.updates)
+    P, averages = reference.values(network), [0.0] * len(n_units)
+    for images, labels, masks in batches(e):
+        statistics = f(images, labels, *masks)
+        assert statistics.dtype == "float32"
+        expected = numpy_statistics(P, images, labels, masks)
+        np.testing.assert_allclose(statistics, expected, rtol=1e-4, atol=1e-5)
+        P, averages = numpy_step(P, images, labels, masks, e, averages)
+        for name, value in reference.values(network).items():
+            np.testing.assert_allclose(value, P[name], rtol=1e-4, atol=2e-5, err_msg=name)
+    if baseline == "moving-average":
+        assert [a.name for a in step.averages] == [f"average_{i + 1}" for i in range(len(n_units))]
+        np.testing.assert_allclose([a.get_value() for a in step.averages], averages, rtol=1e-4)
+    else:
+        assert step.averages == []
+
+
+def test_policy_off():
+    """Back-propagation alone: the network's parameters are updated and the mean nll is told."""
+    e = experiment(policy=False)
+    network = network_of(e)
+    x, y = pt.fmatrix("x"), pt.ivector("y")
+    step = training_step(network, x, y, e)
+    assert [p for p, _ in step.updates] == network.params and step.averages == []
+    f = compiled([x, y], step.statistics, updates=step.updates)
+    P = reference.values(network)
+    for i, n in enumerate(e.n_units, start=1):  # masks of ones stand for no masks
+        P |= {f"Z_{i}": np.zeros((P[f"W_{i}"].shape[0], n)), f"o_{i}": np.zeros(n)}
+    for images, labels, masks in batches(e):
+        ones = [np.ones_like(u) for u in masks]
+        expected = numpy_statistics(P, images, labels, ones)[:1]
+        np.testing.assert_allclose(f(images, labels), expected, rtol=1e-5)
+        after, _ = numpy_step(P, images, labels, ones, e, [0.0, 0.0])
+        P |= {p.name: after[p.name] for p in network.params}
+        for p in network.params:
+            np.testing.assert_allclose(p.get_value(), P[p.name], rtol=1e-4, atol=1e-5)
+
+
+def test_one_draw_serves_both_steps():
+    """With masks drawn inside: statistics, network and policies all see the same ones."""
+    e = experiment()
+    network = network_of(e)
+    x, y, rng = pt.fmatrix("x"), pt.ivector("y"), pytensor.shared(np.random.default_rng(5))
+    drawn = []
+
+    def sample_and_keep(z, state):
+        u, state = MASK_RULES["sampled"](z, state)
+        drawn.append(u)
+        return u, state
+
+    step = training_step(network, x, y, e, rng, sample_and_keep)
+    assert [p for p, _ in step.updates].count(rng) == 1
+    f = compiled([x, y], [step.statistics, *drawn], updates=step.updates)
+    P, seen = reference.values(network), []
+    images, labels, _ = next(batches(e))
+    for _ in range(2):
+        statistics, *masks = f(images, labels)
+        expected = numpy_statistics(P, images, labels, masks)
+        np.testing.assert_allclose(statistics, expected, rtol=1e-4, atol=1e-5)
+        P, _ = numpy_step(P, images, labels, masks, e, [0.0, 0.0])
+        for name, value in reference.values(network).items():
+            np.testing.assert_allclose(value, P[name], rtol=1e-4, atol=2e-5, err_msg=name)
+        seen.append(np.concatenate([u.ravel() for u in masks]))
+    assert (seen[0] != seen[1]).any()
+
+
+@pytest.mark.parametrize("i", [0, 1])
+def test_masks_are_constant_for_back_propagation(i):
+    """No gradient of the nll reaches a policy by back-propagation, unlike with sigma as mask."""
+    network = network_of(experiment())
+    x, y, rng = pt.fmatrix("x"), pt.ivector("y"), pytensor.shared(np.random.default_rng(0))
+    for rule, connected in (("sampled", False), ("expected", True)):
+        nll = costs.nll(network.forward(x, rng, MASK_RULES[rule]).logits, y).sum()
+        grads = pytensor.grad(nll, network.thetas[i], disconnected_inputs="ignore")
+        images, labels, _ = next(batches(experiment()))
+        values = compiled([x, y], grads, on_unused_input="ignore")(images, labels)
+        assert [bool(np.abs(v).max() > 0) for v in values] == [connected, connected]
+
+
+def test_without_lambda_both_kl_gradients_are_one():
+    """Lambda 0 switches the divergence off in either reading."""
+    results = []
+    for kl_gradient in ("total", "score"):
+        e = experiment(lam=0.0, kl_gradient=kl_gradient)
+        network = network_of(e)
+        x, y, U = pt.fmatrix("x"), pt.ivector("y"), [pt.fmatrix() for _ in e.n_units]
+        step = training_step(network, x, y, e, mask=reference.given(U))
+        f = compiled([x, y, *U], step.statistics, updates=step.updates)
+        for images, labels, masks in batches(e):
+            f(images, labels, *masks)
+        results.append(reference.values(network))
+    for name, value in results[0].items():
+        np.testing.assert_array_equal(value, results[1][name])
+
+
+@pytest.mark.parametrize("floatX", ["float32", "float64"])
+@pytest.mark.parametrize("kl_gradient", ["total", "score"])
+def test_everything_stays_in_float32(kl_gradient, floatX):
+    """Every result in the graph, whatever PyTensor's default is: float64 would double the time."""
+    with pytensor.config.change_flags(floatX=floatX):
+        e = experiment(baseline="moving-average", kl_gradient=kl_gradient)
+        rng = pytensor.shared(np.random.default_rng(0))
+        step = training_step(network_of(e), pt.fmatrix("x"), pt.ivector("y"), e, rng)
+    assert all(new.type.dtype == "float32" for p, new in step.updates if p is not rng)
+    assert step.statistics.dtype == "float32"
+    for v in ancestors([step.statistics, *(new for _, new in step.updates)]):
+        assert v.owner is None or getattr(v.type, "dtype", None) != "float64", v.owner

@@ -1,0 +1,268 @@
+"""The fast mode: its Ops against NumPy, its rewrites on the graph of a training step."""
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+from pytensor.compile.mode import get_mode
+from pytensor.tensor.elemwise import Elemwise
+from pytensor.tensor.math import Dot
+from scipy import special
+
+from reinforce_dropout import native, network
+from reinforce_dropout.algorithm import training_step
+from reinforce_dropout.experiment import Experiment
+from reinforce_dropout.native import elementwise, kernels
+from reinforce_dropout.native.elementwise import Elementwise
+from reinforce_dropout.native.products import Product, ProductTransposed, RankUpdate
+
+# Rows, inputs, outputs: single elements, odd sizes, whole vectors, narrow and wide, many rows.
+SHAPES = [(1, 1, 1), (3, 5, 33), (17, 70, 129), (20, 67, 10), (20, 64, 256), (128, 31, 45)]
+TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
+
+
+def operands(n_rows, n_in, n_out, dtype, density=0.3):
+    rng = np.random.default_rng(0)
+    s = rng.normal(size=(n_rows, n_in)) * (rng.random((n_rows, n_in)) < density)
+    g, W = rng.normal(size=(n_rows, n_out)), rng.normal(size=(n_in, n_out))
+    return s.astype(dtype), g.astype(dtype), W.astype(dtype)
+
+
+def assert_close(actual, expected):
+    """Compare sums of products to an error in proportion to their size."""
+    assert actual.dtype == expected.dtype
+    scale = max(1, np.abs(expected).max())
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE[actual.dtype.name] * scale)
+
+
+@pytest.mark.parametrize("density", [0, 0.3, 1])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_products_equal_numpys(shape, dtype, density):
+    s, g, W = operands(*shape, dtype, density)
+    assert_close(kernels.product(s, W), s @ W)
+    assert_close(kernels.product_transposed(g, W), g @ W.T)
+
+
+@pytest.mark.parametrize("beta", [1, 0.75])
+@pytest.mark.parametrize("density", [0, 0.3, 1])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rank_update_equals_numpys_and_writes_into_w(shape, dtype, density, beta):
+    s, g, W = operands(*shape, dtype, density)
+    alpha, beta = np.asarray([-0.5, beta], dtype)
+    expected = beta * W + alpha * (s.T @ g)
+    assert np.shares_memory(kernels.rank_update(W, s, g, alpha, beta), W)
+    assert_close(W, expected)
+
+
+def test_products_touch_nothing_beyond_their_operands():
+    """The last vector of a row is masked: what lies behind the array stays as it is."""
+    s, g, W = operands(20, 50, 45, "float32")
+    buffer = np.full(W.size + 64, 7, "float32")
+    inside = buffer[32 : 32 + W.size].reshape(W.shape)
+    inside[...] = W
+    kernels.rank_update(inside, s, g, np.float32(1), np.float32(0.5))
+    assert (buffer[:32] == 7).all() and (buffer[-32:] == 7).all()
+
+
+@pytest.mark.parametrize("n_out", [10, 45])
+def test_nan_in_comes_out_as_nan(n_out):
+    s, g, W = operands(20, 50, n_out, "float32")
+    s[3, 7] = g[5, 2] = np.nan
+    assert np.isnan(kernels.product(s, W)[3]).all()
+    assert np.isnan(kernels.product_transposed(g, W)[5]).all()
+    updated = kernels.rank_update(W, s, g, np.float32(1), np.float32(1))
+    assert np.isnan(updated[7]).all()
+    assert np.isnan(updated[s[5] != 0, 2]).all()
+
+
+def every_nth_float32(step):
+    bits = np.arange(0, 2**32, step, dtype=np.uint64).astype(np.uint32)
+    special_values = np.array([np.nan, np.inf, -np.inf, 0, -0.0, 1e-45, -1e-45], "float32")
+    near_zero = np.linspace(-20, 20, 200_001, dtype="float32")
+    return np.concatenate([bits.view("float32"), special_values, near_zero])
+
+
+@pytest.mark.parametrize(
+    ("name", "reference", "ulp"),
+    [
+        ("tanh", np.tanh, 2),
+        ("sigmoid", special.expit, 3),
+        ("softplus", lambda x: np.logaddexp(0, x), 3),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_elementwise_errors_in_units_in_the_last_place(name, reference, ulp):
+    x = every_nth_float32(9973)
+    v = pt.fvector()
+    y = pytensor.function([v], Elementwise(name)(v), mode=native.mode())(x)
+    exact = reference(x.astype("float64"))
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(x))
+    finite = np.isfinite(exact)
+    np.testing.assert_array_equal(y[np.isinf(exact)], exact[np.isinf(exact)])
+    errors = np.abs(y[finite] - exact[finite])
+    assert (errors / np.spacing(np.abs(exact[finite].astype("float32")))).max() <= ulp
+
+
+def test_the_loops_are_vectorised():
+    """A branch or a library call in these functions would make them several times slower."""
+    import numba
+
+    @numba.njit
+    def loop(x, y):
+        for i in range(x.size):
+            y[i] = elementwise.softplus(x[i]) + elementwise.tanh(x[i])
+
+    x = np.zeros(4, "float32")
+    loop(x, x.copy())
+    (llvm,) = loop.inspect_llvm().values()
+    assert "x float> @llvm.rint" in llvm
+
+
+def compiled_ops(function):
+    return [node.op for node in function.maker.fgraph.toposort()]
+
+
+def test_ops_take_transposed_and_strided_inputs():
+    s, g, W = (a.astype("float32") for a in operands(20, 50, 45, "float32"))
+    x, y = pt.fmatrices("x", "y")
+    apply_product = pytensor.function([x, y], Product()(x, y), mode=native.mode())
+    assert_close(apply_product(np.asfortranarray(s), np.repeat(W, 2, axis=1)[:, ::2]), s @ W)
+    apply_transposed = pytensor.function([x, y], ProductTransposed()(x, y), mode=native.mode())
+    assert_close(apply_transposed(np.asfortranarray(g), np.asfortranarray(W)), g @ W.T)
+    scalars = [pt.constant(v, dtype="float32") for v in (-0.5, 0.75)]
+    w = pt.fmatrix("w")
+    update = pytensor.function([w, x, y], RankUpdate()(w, x, y, *scalars), mode=native.mode())
+    before = W.copy()
+    assert_close(
+        update(np.asfortranarray(W), np.asfortranarray(s), g[::-1][::-1]),
+        np.float32(0.75) * W - np.float32(0.5) * s.T @ g,
+    )
+    np.testing.assert_array_equal(W, before)
+
+
+@pytest.mark.parametrize("op_mode", ["FAST_COMPILE", "native"])
+def test_python_and_numba_agree_on_every_op(op_mode):
+    s, g, W = operands(20, 50, 45, "float32")
+    x, y, w = pt.fmatrices("x", "y", "w")
+    scalars = [pt.constant(v, dtype="float32") for v in (-0.5, 0.75)]
+    outputs = [Product()(x, w), ProductTransposed()(y, w), RankUpdate()(w, x, y, *scalars)]
+    outputs += [Elementwise(name)(w) for name in ("tanh", "sigmoid", "softplus")]
+    mode = native.mode() if op_mode == "native" else get_mode(op_mode)
+    results = pytensor.function([x, y, w], outputs, mode=mode)(s, g, W)
+    expected = [s @ W, g @ W.T, np.float32(0.75) * W - np.float32(0.5) * s.T @ g]
+    expected += [np.tanh(W), special.expit(W), np.logaddexp(0, W)]
+    for result, wanted in zip(results, expected, strict=True):
+        assert_close(result, wanted)
+
+
+def test_every_way_to_write_the_update_is_recognised():
+    rate = np.float32(0.1)
+    for l2 in (0, np.float32(0.01)):
+        W = pytensor.shared(np.ones((50, 40), "float32"))
+        s, g = pt.fmatrices("s", "g")
+        gradient = pt.dot(s.T, g) + 2 * l2 * W
+        for new in (W - rate * gradient, W + -rate * gradient, -gradient * rate + W):
+            function = pytensor.function([s, g], updates=[(W, new)], mode=native.mode())
+            assert compiled_ops(function) == [RankUpdate(inplace=True)]
+
+
+def test_two_updates_with_the_same_input_become_one():
+    s_, g_, W_ = operands(20, 50, 45, "float32")
+    s, g, h = pt.fmatrices("s", "g", "h")
+    W = pytensor.shared(W_.copy())
+    step = W - np.float32(0.1) * (pt.dot(s.T, g) + np.float32(0.5) * pt.dot(s.T, h))
+    function = pytensor.function([s, g, h], updates=[(W, step)], mode=native.mode())
+    assert sum(isinstance(op, RankUpdate) for op in compiled_ops(function)) == 1
+    function(s_, g_, 2 * g_)
+    assert_close(W.get_value(), W_ - np.float32(0.2) * (s_.T @ g_))
+
+
+def test_other_sums_of_products_stay_right():
+    """PyTensor's optimiser makes a Gemm of these too, but not one that updates a weight."""
+    s_, g_, W_ = operands(20, 50, 45, "float32")
+    s, W, V = pt.fmatrices("s", "W", "V")
+    function = pytensor.function([s, W, V], V + 2 * pt.dot(s, W), mode=native.mode())
+    assert_close(function(s_, W_, g_), g_ + 2 * (s_ @ W_))
+
+
+@pytest.mark.parametrize("inplace", [True, False])
+def test_a_weight_used_after_its_update_keeps_its_old_value(inplace):
+    """Both outputs read the old W; one of them is W itself, which then must not be overwritten."""
+    s_, g_, W_ = operands(20, 50, 45, "float32")
+    W = pytensor.shared(W_.copy())
+    s, g = pt.fmatrices("s", "g")
+    new = W - np.float32(0.1) * pt.dot(s.T, g)
+    outputs = [pt.dot(s, W), pt.dot(s, new)] if inplace else [W, new]
+    function = pytensor.function([s, g], outputs, updates=[(W, new)], mode=native.mode())
+    updated = W_ - np.float32(0.1) * (s_.T @ g_)
+    expected = [s_ @ W_, s_ @ updated] if inplace else [W_, updated]
+    for result, wanted in zip(function(s_, g_), expected, strict=True):
+        assert_close(result, wanted)
+    assert_close(W.get_value(), updated)
+
+
+def compile_step(mode, **fields):
+    experiment = Experiment(name="test", batch_size=20, **fields)
+    net = network.build(experiment, n_in=64, n_classes=4)
+    rng = pytensor.shared(np.random.default_rng(1), name="mask_rng")
+    x, y = pt.fmatrix("x"), pt.ivector("y")
+    step = training_step(net, x, y, experiment, rng if experiment.policy else None)
+    return net, rng, pytensor.function([x, y], step.statistics, updates=step.updates, mode=mode)
+
+
+def batches(n_batches):
+    rng = np.random.default_rng(0)
+    for k in range(n_batches):
+        n = 20 if k < n_batches - 1 else 7
+        x = rng.random((n, 64), dtype="float32") * (rng.random((n, 64)) < 0.2)
+        yield x.astype("float32"), rng.integers(0, 4, n).astype("int32")
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["policy", "plain"])
+def steps(request):
+    """The same training step in this package's mode and in PyTensor's own."""
+    fields = {"n_units": (50, 40), "lam": 0.001, "policy": request.param}
+    return [compile_step(mode, **fields) for mode in (native.mode(), get_mode("NUMBA"))]
+
+
+def test_a_training_step_holds_no_product_and_no_update_of_pytensors(steps):
+    (net, _, function), _ = steps
+    nodes = function.maker.fgraph.toposort()
+    assert not any(isinstance(node.op, Dot) for node in nodes)
+    n_matrices = sum(p.ndim == 2 for p in net.values().values())
+    updates = [node for node in nodes if isinstance(node.op, RankUpdate)]
+    assert len(updates) == n_matrices and all(node.op.inplace for node in updates)
+    shared = {v for v in function.maker.fgraph.inputs if v.type.ndim == 2}
+    elementwise_nodes = [node for node in nodes if isinstance(node.op, Elemwise)]
+    assert not any(shared & set(node.inputs) for node in elementwise_nodes)
+
+
+def test_three_steps_give_the_parameters_of_pytensors_own_mode(steps):
+    for x, y in batches(3):
+        statistics = [function(x, y) for _, _, function in steps]
+        np.testing.assert_allclose(*statistics, rtol=1e-5)
+    (fast, fast_rng, _), (plain, plain_rng, _) = steps
+    for name, value in fast.values().items():
+        np.testing.assert_allclose(value, plain.values()[name], rtol=0, atol=2e-6, err_msg=name)
+    states = [rng.get_value().bit_generator.state for rng in (fast_rng, plain_rng)]
+    assert states[0] == states[1]
+
+
+def test_two_runs_agree_bit_for_bit():
+    runs = []
+    for _ in range(2):
+        net, _, function = compile_step(native.mode(), n_units=(50, 40))
+        for x, y in batches(3):
+            function(x, y)
+        runs.append(net.values())
+    for name, value in runs[0].items():
+        np.testing.assert_array_equal(value, runs[1][name], err_msg=name)
+
+
+def test_pytensors_own_modes_are_left_alone():
+    x, y = pt.fmatrices("x", "y")
+    function = pytensor.function([x, y], pt.tanh(pt.dot(x, y)), mode="NUMBA")
+    ours = (Product, ProductTransposed, RankUpdate, Elementwise)
+    assert not any(isinstance(op, ours) for op in compiled_ops(function))
