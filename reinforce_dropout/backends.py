@@ -4,6 +4,7 @@ import importlib.util
 
 from pytensor.compile.mode import Mode, get_mode
 
+from reinforce_dropout import native
 from reinforce_dropout.errors import BackendError
 
 BACKENDS = ("auto", "numba", "c", "jax")
@@ -49,7 +50,7 @@ def mode(backend):
         The backend is unknown or not installed.
     """
     return {
-        "numba": lambda: get_mode("NUMBA"),
+        "numba": native.mode,
         "c": lambda: Mode(linker="cvm", optimizer="fast_run"),
         "jax": lambda: get_mode("JAX"),
     }[resolve(backend)]()

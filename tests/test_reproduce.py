@@ -79,8 +79,10 @@ def test_run_all_trains_and_reports(trained):
         assert record.attributes["status"] == "finished"
         assert record.attributes["n_threads"] == 1
         assert record.attributes["command"].startswith("python reproduce/run_all.py --root")
-        differences = PRESETS[name].replace(n_epochs=3).differences(
-            PRESETS[name].from_dict(record.attributes["experiment"])
+        differences = (
+            PRESETS[name]
+            .replace(n_epochs=3)
+            .differences(PRESETS[name].from_dict(record.attributes["experiment"]))
         )
         assert not differences
     assert printed == report.table({}, runs, quick=True)

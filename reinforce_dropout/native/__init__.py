@@ -1,0 +1,29 @@
+"""A faster compilation mode: the same graphs, better machine code.
+
+Three Ops (:mod:`.products`) with Numba kernels (:mod:`.kernels`) replace the matrix products
+of a training step, and rewrites (:mod:`.rewrites`) put them there when the graph is compiled with
+:func:`mode`.  Importing this package leaves PyTensor's own modes as they are.
+"""
+
+from pytensor.compile.mode import get_mode
+
+from reinforce_dropout.native.rewrites import TAG
+
+__all__ = ["mode"]
+
+
+def mode(name="NUMBA"):
+    """Return PyTensor's mode `name`, with the native Ops if its linker is Numba's.
+
+    Parameters
+    ----------
+    name : str
+        A name PyTensor knows, in any case: ``"numba"``, ``"c"``, ``"jax"``, ...
+
+    Returns
+    -------
+    pytensor.compile.mode.Mode
+        To be passed to ``pytensor.function`` as ``mode``.
+    """
+    plain = get_mode(name.upper())
+    return plain.including(TAG) if name.upper() == "NUMBA" else plain

@@ -1,0 +1,184 @@
+"""Single-precision tanh, sigmoid and softplus that a compiler can vectorise.
+
+The C library's functions branch and are called for one number at a time.  These are the same
+few multiplications for every argument, so that LLVM computes 8 or 16 of them at once inside the
+loop of :class:`Elementwise`.  The errors stated hold for every float32, infinite and denormal
+ones included; NaN stays NaN.
+"""
+
+from hashlib import sha256
+from pathlib import Path
+
+import numba
+import numpy as np
+from pytensor.graph.basic import Apply
+from pytensor.graph.op import Op
+from pytensor.link.numba.dispatch.basic import (
+    numba_njit,
+    register_funcify_default_op_cache_key,
+)
+from scipy import special
+
+__all__ = ["Elementwise"]
+
+# Only "contract": reordering would undo the two-part subtraction of n ln 2.  NumPy's error
+# model, because Python's checks every division for zero, and a check cannot be vectorised.
+_njit = numba.njit(fastmath={"contract"}, error_model="numpy")
+
+_LOG2_E = np.float32(1.44269504088896341)
+# ln 2 in two parts, the first with few enough bits that n times it is exact.
+_LN2_HIGH = np.float32(0.693359375)
+_LN2_LOW = np.float32(-2.12194440e-4)
+#: exp rounds to zero below this.
+_EXP_FLOOR = np.float32(-104)
+
+_HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
+_ZERO = np.float32(0)
+_TANH_SWITCH = np.float32(0.625)
+
+
+@_njit
+def _power_of_two(n):
+    """``2.0 ** n`` for int32 n from -126 to 127, by setting the exponent's bits."""
+    return np.int32((n + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@_njit
+def exp_nonpositive(x):
+    """``exp(x)`` for float32 x <= 0; at most 1.1 units in the last place off.
+
+    exp x = 2^n exp r with n the integer nearest to x / ln 2; exp r, where abs(r) < 0.35, is the
+    polynomial of Cephes' expf (S. L. Moshier).
+    """
+    x = _EXP_FLOOR if x < _EXP_FLOOR else x
+    n = np.float32(np.rint(x * _LOG2_E))
+    r = (x - n * _LN2_HIGH) - n * _LN2_LOW
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    p = (p * r * r + r) + _ONE
+    # NaN must not be converted to an integer: it reaches the result through p.
+    power = np.int32(n if n > _EXP_FLOOR * _TWO else _ZERO)
+    # In two steps, since 2^n itself may be too small for a normal float32.
+    half = np.int32(power >> np.int32(1))
+    return p * _power_of_two(half) * _power_of_two(np.int32(power - half))
+
+
+@_njit
+def log1p_unit(y):
+    """``log(1 + y)`` for float32 y from 0 to 1; at most 2 units in the last place off.
+
+    2 artanh t with t = y / (2 + y) <= 1/3, by its Taylor series up to t^13.
+    """
+    t = y / (y + _TWO)
+    u = t * t
+    p = np.float32(2 / 13)
+    p = p * u + np.float32(2 / 11)
+    p = p * u + np.float32(2 / 9)
+    p = p * u + np.float32(2 / 7)
+    p = p * u + np.float32(2 / 5)
+    p = p * u + np.float32(2 / 3)
+    return p * u * t + _TWO * t
+
+
+@_njit
+def tanh(x):
+    """Hyperbolic tangent of a float32; at most 2 units in the last place off.
+
+    Cephes' tanhf: an odd polynomial below 0.625, else 1 - 2 / (exp(2 abs(x)) + 1).
+    """
+    u = x * x
+    p = np.float32(-5.70498872745e-3)
+    p = p * u + np.float32(2.06390887954e-2)
+    p = p * u + np.float32(-5.37397155531e-2)
+    p = p * u + np.float32(1.33314422036e-1)
+    p = p * u + np.float32(-3.33332819422e-1)
+    near = p * u * x + x
+    size = abs(x)
+    e = exp_nonpositive(-_TWO * size)
+    far = _ONE - _TWO * e / (_ONE + e)
+    far = -far if x < _ZERO else far
+    return near if size < _TANH_SWITCH else far
+
+
+@_njit
+def sigmoid(x):
+    """``1 / (1 + exp(-x))`` of a float32; at most 3 units in the last place off."""
+    e = exp_nonpositive(-abs(x))
+    return (_ONE if x >= _ZERO else e) / (_ONE + e)
+
+
+@_njit
+def softplus(x):
+    """``log(1 + exp(x))`` of a float32; at most 3 units in the last place off.
+
+    max(x, 0) + log(1 + exp(-abs(x))), which shares its exponential with :func:`sigmoid`.
+    """
+    return (x if x > _ZERO else _ZERO) + log1p_unit(exp_nonpositive(-abs(x)))
+
+
+def _numpy_softplus(x):
+    return np.logaddexp(0, x)
+
+
+#: Name -> the function as Numba compiles it, and the same in NumPy.
+_FUNCTIONS = {
+    "tanh": (tanh, np.tanh),
+    "sigmoid": (sigmoid, special.expit),
+    "softplus": (softplus, _numpy_softplus),
+}
+
+
+class Elementwise(Op):
+    """One function of this module on every element of a float32 array of any rank.
+
+    An Op of its own, not part of PyTensor's fused loops: those have so many inputs and outputs that
+    LLVM gives up proving them distinct, and a loop it cannot prove so it does not vectorise.
+
+    Parameters
+    ----------
+    function : {"tanh", "sigmoid", "softplus"}
+        Which one.
+    """
+
+    __props__ = ("function",)
+
+    def __init__(self, function):
+        self.function = function
+
+    def make_node(self, x):
+        """Build the node; its output has x's type."""
+        return Apply(self, [x], [x.type()])
+
+    def infer_shape(self, *arguments):
+        """Give the output's shape, which is x's; PyTensor 3.0 passes one argument more."""
+        *_, input_shapes = arguments
+        return input_shapes
+
+    def perform(self, node, inputs, output_storage):
+        """Compute with NumPy, for linkers other than Numba's."""
+        (x,) = inputs
+        _, reference = _FUNCTIONS[self.function]
+        output_storage[0][0] = np.asarray(reference(x), dtype=x.dtype)
+
+
+_VERSION = int.from_bytes(sha256(Path(__file__).read_bytes()).digest()[:8], "big")
+
+
+@register_funcify_default_op_cache_key(Elementwise)
+def _numba_elementwise(op, node, **kwargs):
+    function, _ = _FUNCTIONS[op.function]
+
+    @numba_njit
+    def native_elementwise(x):
+        contiguous = np.ascontiguousarray(x)
+        result = np.empty_like(contiguous)
+        elements, results = contiguous.reshape(-1), result.reshape(-1)
+        for i in range(elements.size):
+            results[i] = function(elements[i])
+        return result
+
+    return native_elementwise, _VERSION
