@@ -19,7 +19,7 @@ figures: $(VENV)/installed
 	$(BIN)/python reproduce/figures.py
 
 test: $(VENV)/installed-test
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -5,13 +5,15 @@
 Jacobian of ``log_pi`` with respect to theta and N = m_b, all return ``(1/N) c^T J``, a list with
 the shapes of theta.
 
-Training uses `policy_gradient`. The others are for teaching, and for testing it.
+Training uses `policy_gradient`. The others are for teaching, and for testing it. The baselines are
+in `reinforce_dropout.baselines`, also found as ``reinforce.baselines``.
 """
 
 import pytensor
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_grad, pullback, pushforward
 
+from reinforce_dropout import baselines  # noqa: F401 - part of this module's public names
 from reinforce_dropout.costs import mdp_cost
 
 
