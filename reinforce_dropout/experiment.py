@@ -261,7 +261,8 @@ _KINDS = {
 _PRESETS = (
     Experiment(name="baseline-500", n_units=(500,), policy=False),
     Experiment(name="policy-500", n_units=(500,), lam=0.0),
-    Experiment(name="policy-800-800", n_units=(800, 800), lam=0.0001),
+    # lambda matters here, and the paper's update is (4) with C of (6): the literal reading.
+    Experiment(name="policy-800-800", n_units=(800, 800), lam=0.0001, kl_gradient="score"),
 )
 
 PRESETS = {experiment.name: experiment for experiment in _PRESETS}

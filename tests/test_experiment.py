@@ -34,7 +34,8 @@ def test_presets_hold_the_papers_numbers(name, n_units, policy, lam):
     assert (experiment.l2, experiment.batch_size, experiment.n_epochs) == (0.001, 20, 1000)
     assert 0.10 <= experiment.initial_rate <= 0.15
     assert (experiment.activation, experiment.loss_reduction) == ("tanh", "sum")
-    assert (experiment.kl_gradient, experiment.baseline) == ("total", "batch-mean")
+    assert experiment.kl_gradient == ("score" if lam else "total")
+    assert experiment.baseline == "batch-mean"
     assert (experiment.patience, experiment.patience_increase) == (10_000, 2)
     assert (experiment.improvement_threshold, experiment.validation_fraction) == (0.995, 1 / 6)
 

@@ -267,3 +267,21 @@ def test_pytensors_own_modes_are_left_alone():
     function = pytensor.function([x, y], pt.tanh(pt.dot(x, y)), mode="NUMBA")
     ours = (Product, ProductTransposed, RankUpdate, Elementwise)
     assert not any(isinstance(op, ours) for op in compiled_ops(function))
+
+
+def test_keep_keeps_what_an_address_points_to():
+    """Without it Numba frees the array, and the next one of its size takes its place."""
+    import numba
+
+    from reinforce_dropout.native.simd import address, keep
+
+    @numba.njit
+    def distance(n):
+        array = np.empty(n)
+        at = address(array)
+        other = np.empty(n)
+        gap = at - address(other)
+        keep((array,))
+        return gap
+
+    assert distance(1000) != 0

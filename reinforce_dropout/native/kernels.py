@@ -10,7 +10,7 @@ up only the rows of the weights that these call for.
 import numba
 import numpy as np
 
-from reinforce_dropout.native.simd import SPAN_BYTES, TILE, address, combine_rows, dot_tile
+from reinforce_dropout.native.simd import SPAN_BYTES, TILE, address, combine_rows, dot_tile, keep
 
 __all__ = ["product", "product_transposed", "rank_update"]
 
@@ -83,6 +83,7 @@ def product(s, W):
                     firsts[block, i + 1],
                     width,
                 )
+    keep((offsets, factors))
     return out
 
 
@@ -136,6 +137,7 @@ def rank_update(W, s, g, alpha, beta):
                     firsts[k + 1],
                     width,
                 )
+    keep((offsets, factors))
     return W
 
 

@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["SPAN_BYTES", "TILE", "address", "combine_rows", "dot_tile"]
+__all__ = ["SPAN_BYTES", "TILE", "address", "combine_rows", "dot_tile", "keep"]
 
 _HAS_AVX512 = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 #: Bytes in one vector, and vectors in the widest span: together they fit the register file.
@@ -99,9 +99,9 @@ class _Vectors:
         )
         self.builder.call(function, [vector, pointer, _INT32(self.itemsize), mask])
 
-    def fma(self, a, b, c):
-        """Return ``a * b + c``, rounded once."""
-        function = self._intrinsic(f"llvm.fma.{self.suffix}", self.type, [self.type] * 3)
+    def multiply_add(self, a, b, c):
+        """Return ``a * b + c``, rounded once where the machine has an instruction for it."""
+        function = self._intrinsic(f"llvm.fmuladd.{self.suffix}", self.type, [self.type] * 3)
         return self.builder.call(function, [a, b, c])
 
     def total(self, vector):
@@ -126,7 +126,8 @@ class _Vectors:
 def address(typingctx, array):
     """Address of an array's first element, as an integer.
 
-    Integers carry no reference count, which would cost more than the short loops it guards.
+    Integers carry no reference count, which would cost more than the short loops it guards. Nor do
+    they keep the array: Numba frees it after its last mention, which therefore has to be `keep`.
     """
 
     def codegen(context, builder, signature, args):
@@ -134,6 +135,16 @@ def address(typingctx, array):
         return builder.ptrtoint(data, _INT)
 
     return types.int64(array), codegen
+
+
+@intrinsic
+def keep(typingctx, arrays):
+    """Do nothing, after the last use of the addresses of a tuple of arrays: see `address`."""
+
+    def codegen(context, builder, signature, args):
+        return context.get_dummy_value()
+
+    return types.void(arrays), codegen
 
 
 def _counted_loop(builder, start, stop, initial, body):
@@ -202,7 +213,7 @@ def combine_rows(typingctx, out, beta, rows, offsets, factors, start, stop, widt
                 place = builder.add(factors, builder.mul(t, _INT(v.itemsize)))
                 factor = v.splat(builder.load(v.pointer(place, v.scalar)))
                 return [
-                    v.fma(factor, v.load(element(row, j), mask), total)
+                    v.multiply_add(factor, v.load(element(row, j), mask), total)
                     for j, (mask, total) in enumerate(zip(masks, sums, strict=True))
                 ]
 
@@ -264,7 +275,7 @@ def dot_tile(n_left, n_right):
                 lefts = [v.load(builder.add(row, offset), mask) for row in left_rows]
                 rights = [v.load(builder.add(row, offset), mask) for row in right_rows]
                 pairs = [(a, b) for a in lefts for b in rights]
-                return [v.fma(a, b, c) for (a, b), c in zip(pairs, sums, strict=True)]
+                return [v.multiply_add(a, b, c) for (a, b), c in zip(pairs, sums, strict=True)]
 
             zeros = [ir.Constant(v.type, [0.0] * v.lanes)] * (n_left * n_right)
             steps = builder.udiv(length, _INT(v.lanes))
