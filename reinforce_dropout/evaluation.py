@@ -110,10 +110,11 @@ def compile_evaluation(trained, mode, seed):
         if forward.rng is not rng:
             updates = [(rng, forward.rng)]
     outputs = [pt.stack(errors)] + ([pt.stack([pt.stack(a) for a in active])] if active[0] else [])
-    totals = pytensor.function([x, y], outputs, updates=updates, mode=mode)
+    totals = backends.function([x, y], outputs, updates=updates, mode=mode)
+    start = backends.generator_state(totals, rng)
 
     def evaluate(examples):
-        rng.set_value(np.random.default_rng(seed))
+        backends.set_generator_state(totals, rng, start)
         n = len(examples)
         batches = [
             totals(examples.images[i : i + BATCH_SIZE], examples.labels[i : i + BATCH_SIZE])

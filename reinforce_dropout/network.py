@@ -124,7 +124,7 @@ class MaskedNetwork:
 
     def values(self):
         """Copy the values of all parameters, by name."""
-        return {p.name: p.get_value() for p in self.all_parameters}
+        return {p.name: np.array(p.get_value(borrow=True)) for p in self.all_parameters}
 
     def set_values(self, values):
         """Set all parameters from arrays, by name."""

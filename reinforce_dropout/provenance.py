@@ -15,7 +15,7 @@ import threadpoolctl
 from reinforce_dropout import __version__
 
 _PACKAGE = Path(__file__).resolve().parent
-_DISTRIBUTIONS = ("pytensor", "numpy", "scipy", "numba", "h5py")
+_DISTRIBUTIONS = ("pytensor", "numpy", "scipy", "numba", "jax", "jax-cuda12-plugin", "h5py")
 
 
 def collect(command: Sequence[str]) -> dict:

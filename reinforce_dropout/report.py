@@ -354,6 +354,28 @@ def table(
         The table, and below it seed, length and every deviation from the preset of each run.
     """
     columns = {"recorded": recorded} | ({} if this_run is None else {"this run": this_run})
+    return comparison(columns, quick, presets)
+
+
+def comparison(
+    columns: dict[str, dict[str, Record]],
+    quick: bool = False,
+    presets: tuple[str, ...] = tuple(PRESETS),
+) -> str:
+    """Set the paper's statements beside several columns of runs, in Markdown.
+
+    Parameters
+    ----------
+    columns : dict from str to dict from str to Record
+        For each heading, runs by the name of their preset.
+    quick, presets
+        As for `table`.
+
+    Returns
+    -------
+    str
+        As from `table`.
+    """
     rows = [["claim", "paper", *columns], ["---"] * (2 + len(columns))]
     rows += [
         [f"{claim.preset}: {claim.what}", claim.paper]

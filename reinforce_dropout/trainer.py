@@ -4,7 +4,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
-from reinforce_dropout import network
+from reinforce_dropout import backends, network
 from reinforce_dropout.algorithm import training_step
 from reinforce_dropout.errors import DivergenceError
 from reinforce_dropout.evaluation import compile_evaluation
@@ -38,7 +38,7 @@ class Trainer:
         x, y = pt.fmatrix("x"), pt.ivector("y")
         step = training_step(self.network, x, y, experiment, self.rng)
         self.averages = step.averages
-        self.step = pytensor.function(
+        self.step = backends.function(
             [x, y], step.statistics, updates=step.updates, mode=mode, trust_input=True
         )
         self.evaluate = compile_evaluation(self.network, mode, seeds.evaluation)
@@ -65,8 +65,8 @@ class Trainer:
         total = 0.0
         for k, start in enumerate(range(0, len(labels), size), start=1):
             y = labels[start : start + size]
-            statistics = self.step(images[start : start + size], y)
-            total = total + len(y) * statistics.astype("float64")
+            statistics = np.asarray(self.step(images[start : start + size], y), "float64")
+            total = total + len(y) * statistics
             if not np.isfinite(statistics).all():
                 raise DivergenceError(f"the loss is not finite at mini-batch {k} of epoch")
             on_update()
@@ -82,11 +82,12 @@ class Trainer:
 
     def state(self):
         """Copy every array that training changes, by name: parameters and moving averages."""
-        return self.network.values() | {v.name: v.get_value() for v in self.averages}
+        averages = {v.name: np.array(v.get_value(borrow=True)) for v in self.averages}
+        return self.network.values() | averages
 
     def generator_states(self):
         """Return the states of the generators of the masks and of the order of the examples."""
-        masks = self.rng.get_value(borrow=True).bit_generator.state
+        masks = backends.generator_state(self.step, self.rng)
         return {"masks": masks, "order": self.order.bit_generator.state}
 
     def restore(self, state, generator_states):
@@ -95,6 +96,4 @@ class Trainer:
         for variable in self.averages:
             variable.set_value(state[variable.name])
         self.order.bit_generator.state = generator_states["order"]
-        masks = np.random.default_rng()
-        masks.bit_generator.state = generator_states["masks"]
-        self.rng.set_value(masks, borrow=True)
+        backends.set_generator_state(self.step, self.rng, generator_states["masks"])
