@@ -4,6 +4,7 @@ As many networks train at once as there are processor cores. Ctrl-C saves them a
 goes on from there, and trains nothing that is finished. Results go to figures/.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -60,8 +61,9 @@ def train_all(options, n_workers):
         rows.put(row)
     setup = (context.RLock(), rows, stop)
     with ProcessPoolExecutor(n_workers, context, _begin_worker, setup) as pool:
-        futures = _submit(pool, options)
         try:
+            with _interrupt_blocked():
+                futures = {name: pool.submit(_train, options, name) for name in LONGEST_FIRST}
             wait(futures.values())
         except KeyboardInterrupt:
             # A second Ctrl-C must not cut the saving short.
@@ -73,17 +75,18 @@ def train_all(options, n_workers):
     return _sort(futures)
 
 
-def _submit(pool, options):
-    """Hand out the presets to workers that do not mind Ctrl-C.
+@contextlib.contextmanager
+def _interrupt_blocked():
+    """Keep Ctrl-C waiting here, and for good in the processes that start meanwhile.
 
-    The terminal sends it to all processes at once, also to those that are idle or still starting,
-    whose death would end the others unsaved. So the workers ignore it, and `train_all` tells them.
+    The terminal sends it to all processes at once, also to workers that are idle or still starting,
+    whose death would end the others unsaved. So they never see it, and `train_all` tells them.
     """
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)  # new processes inherit this
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return {name: pool.submit(_train, options, name) for name in LONGEST_FIRST}
+        yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _begin_worker(lock, rows, stop):
@@ -96,10 +99,11 @@ def _begin_worker(lock, rows, stop):
 
 def _train(options, name):
     """Train a preset in a worker; the first SIGTERM interrupts it, the run saved."""
-    if _stop.is_set():
-        raise KeyboardInterrupt
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        # Before the look at `_stop`: a SIGTERM in between must not be lost.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if _stop.is_set():
+            raise KeyboardInterrupt
         return common.train(options, name, _row)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
