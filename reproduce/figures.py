@@ -1,13 +1,14 @@
 """Redraw Figure 1 and the table from the recorded runs in reproduce/results/; nothing is trained.
 
-Writes figures/figure1.png, figures/figure1.pdf and figures/table.md.
+Writes figures/figure1.png, figures/figure1.pdf, figures/table.md, and in figures/kl_gradient.md the
+two readings of the gradient side by side for the 800-800 network.
 """
 
 import sys
 
 import common
 
-from reinforce_dropout import report
+from reinforce_dropout import records, report
 from reinforce_dropout.errors import RecordError
 from reinforce_dropout.experiment import PRESETS
 
@@ -28,7 +29,18 @@ def redraw(options):
                 f"and copy {common.run_path(options, name)} there."
             )
     recorded = common.read_results(options)
+    write_readings(options, recorded["policy-800-800"])
     common.write_report(options, recorded, report.table(recorded))
+
+
+def write_readings(options, literal):
+    """Compare the literal reading of (2) and (6) with the true gradient, see `Experiment`."""
+    name = "policy-800-800"
+    path = common.results_path(options, f"comparison/{name}-total")
+    if path.exists():
+        readings = {"score": {name: literal}, "total": {name: records.read(path)}}
+        text = report.comparison(readings, presets=(name,))
+        report.write_whole(options.root / "figures" / "kl_gradient.md", text.encode())
 
 
 if __name__ == "__main__":
