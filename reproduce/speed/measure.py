@@ -182,7 +182,7 @@ def inputs(setting, data, n_steps):
 
 def learning_rate(setting):
     """Return a rate at which every network learns: the paper's, less where sums are larger."""
-    return 0.01 * min(1, 20 / setting.batch_size) * min(1, 500 / max(setting.n_units))
+    return 0.01 * min(1, 20 / setting.batch_size) * min(1, 500 / max(setting.n_units)) ** 0.5
 
 
 def digest(answers, n_layers):
