@@ -102,7 +102,9 @@ def _settings(_context, _option, pairs):
     help="The record to write.  [default: PRESET-seedN.hdf5]",
 )
 @backend_option
-@click.option("--threads", type=click.IntRange(1), help="Of the linear algebra.  [default: all]")
+@click.option(
+    "--threads", type=click.IntRange(1), help="Of the products of matrices.  [default: all]"
+)
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
 def train(preset, seed, epochs, settings, data, out, backend, threads, quiet):
     """Train PRESET, keeping its record in an HDF5 file.

@@ -18,16 +18,18 @@ class ProgressBar:
     ----------
     name : str
         What is trained.
+    backend : str
+        What it is compiled to, said while the bar waits for the first epoch.
     shown : bool
         False: nothing is printed.
     row : int
         Line of the terminal, for runs side by side.
     """
 
-    def __init__(self, name, shown=True, row=0):
+    def __init__(self, name, backend, shown=True, row=0):
         self.name = name
         self.bar = tqdm(
-            desc=f"{name} compiling",
+            desc=f"{name} compiling, backend {backend}",
             disable=not shown,
             position=row,
             file=sys.stderr,

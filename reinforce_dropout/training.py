@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from reinforce_dropout import backends, datasets, interrupts, provenance, records
+from reinforce_dropout import backends, datasets, interrupts, provenance, records, threads
 from reinforce_dropout.early_stopping import Patience
 from reinforce_dropout.errors import DivergenceError, ExperimentError, RecordError
 from reinforce_dropout.evaluation import error_by_rule
@@ -64,14 +63,14 @@ def train(
     with records.lock(path):
         dataset = datasets.load(data, experiment.validation_fraction)
         check_fit(experiment, dataset)
-        with threadpool_limits(n_threads, "blas"):
+        with threads.limited(n_threads):
             facts = provenance.collect(command or [sys.executable])
         record = _begin_or_continue(path, experiment, dataset, backend, facts)
         if record.attributes["status"] == "finished":
             return record
-        with threadpool_limits(record.attributes["n_threads"], "blas"):
+        with threads.limited(record.attributes["n_threads"]):
             trainer = Trainer(experiment, dataset, backends.mode(backend))
-            bar = ProgressBar(experiment.name, show_progress, row)
+            bar = ProgressBar(experiment.name, backend, show_progress, row)
             try:
                 with interrupts.deferred() as pending:
                     return _run(trainer, dataset, record, path, bar, pending)

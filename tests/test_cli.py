@@ -72,7 +72,7 @@ def test_train_options_reach_the_experiment(small_data, tmp_path):
     result = run(
         *("train", "policy-500", "--seed", 7, "--epochs", 1, "--set", "n_units=6"),
         *("--set", "lam=0.01", "--set", "kl_gradient=score", "--data", small_data),
-        *("--out", tmp_path / "run.hdf5", "--backend", "numba"),
+        *("--out", tmp_path / "run.hdf5"),
     )
     assert result.exit_code == 0, result.output
     attributes = records.read(tmp_path / "run.hdf5").attributes
@@ -82,6 +82,7 @@ def test_train_options_reach_the_experiment(small_data, tmp_path):
     assert Experiment.from_dict(attributes["experiment"]) == expected
     assert attributes["seed"] == 7 and attributes["backend"] == "numba"
     assert "policy-500 epoch 1/1" in result.stderr  # the progress bar
+    assert "backend numba" in result.stderr  # what "auto" took
 
 
 def test_train_twice_is_train_once(trained, small_data):

@@ -9,12 +9,17 @@ from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.math import Dot
 from scipy import special
 
-from reinforce_dropout import native, network
+from reinforce_dropout import native, network, threads
 from reinforce_dropout.algorithm import training_step
 from reinforce_dropout.experiment import Experiment
 from reinforce_dropout.native import elementwise, kernels
 from reinforce_dropout.native.elementwise import Elementwise
-from reinforce_dropout.native.products import Product, ProductTransposed, RankUpdate
+from reinforce_dropout.native.products import (
+    MaskedProductTransposed,
+    Products,
+    ProductTransposed,
+    RankUpdates,
+)
 
 # Rows, inputs, outputs: single elements, odd sizes, whole vectors, narrow and wide, many rows.
 SHAPES = [(1, 1, 1), (3, 5, 33), (17, 70, 129), (20, 67, 10), (20, 64, 256), (128, 31, 45)]
@@ -35,25 +40,49 @@ def assert_close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=TOLERANCE[actual.dtype.name] * scale)
 
 
+def second_operands(n_in, n_columns, dtype):
+    """Operands for the policy's Z beside a layer's W: of another width, or of none."""
+    return operands(1, n_in, n_columns, dtype)[2]
+
+
+@pytest.mark.parametrize("density", [0, 0.3, 1])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n_Z", [0, 7, 70])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_products_equal_numpys(shape, n_Z, dtype, density):
+    s, _, W = operands(*shape, dtype, density)
+    Z = second_operands(shape[1], n_Z, dtype)
+    s_W, s_Z = kernels.products(s, W, Z)
+    assert_close(s_W, s @ W)
+    assert s_Z.shape == (shape[0], n_Z)
+    if n_Z:
+        assert_close(s_Z, s @ Z)
+
+
 @pytest.mark.parametrize("density", [0, 0.3, 1])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_products_equal_numpys(shape, dtype, density):
+def test_transposed_products_equal_numpys(shape, dtype, density):
     s, g, W = operands(*shape, dtype, density)
-    assert_close(kernels.product(s, W), s @ W)
     assert_close(kernels.product_transposed(g, W), g @ W.T)
+    u = (s != 0).astype(dtype)
+    assert_close(kernels.masked_product_transposed(g, W, u) * u, (g @ W.T) * u)
 
 
 @pytest.mark.parametrize("beta", [1, 0.75])
 @pytest.mark.parametrize("density", [0, 0.3, 1])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n_Z", [0, 7, 70])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_rank_update_equals_numpys_and_writes_into_w(shape, dtype, density, beta):
+def test_rank_updates_equal_numpys(shape, n_Z, dtype, density, beta):
     s, g, W = operands(*shape, dtype, density)
-    alpha, beta = np.asarray([-0.5, beta], dtype)
-    expected = beta * W + alpha * (s.T @ g)
-    assert np.shares_memory(kernels.rank_update(W, s, g, alpha, beta), W)
-    assert_close(W, expected)
+    Z, h = second_operands(shape[1], n_Z, dtype), second_operands(shape[0], n_Z, dtype)
+    beta, beta_Z = np.asarray([beta, 0.5], dtype)
+    expected = beta * W + s.T @ g, beta_Z * Z + s.T @ h
+    kernels.rank_updates(s, W, g, beta, Z, h, beta_Z)
+    assert_close(W, expected[0])
+    if n_Z:
+        assert_close(Z, expected[1])
 
 
 def test_products_touch_nothing_beyond_their_operands():
@@ -62,7 +91,8 @@ def test_products_touch_nothing_beyond_their_operands():
     buffer = np.full(W.size + 64, 7, "float32")
     inside = buffer[32 : 32 + W.size].reshape(W.shape)
     inside[...] = W
-    kernels.rank_update(inside, s, g, np.float32(1), np.float32(0.5))
+    half = np.float32(0.5)
+    kernels.rank_updates(s, inside, g, half, W, g, half)
     assert (buffer[:32] == 7).all() and (buffer[-32:] == 7).all()
 
 
@@ -70,11 +100,16 @@ def test_products_touch_nothing_beyond_their_operands():
 def test_nan_in_comes_out_as_nan(n_out):
     s, g, W = operands(20, 50, n_out, "float32")
     s[3, 7] = g[5, 2] = np.nan
-    assert np.isnan(kernels.product(s, W)[3]).all()
+    s_W, s_V = kernels.products(s, W, W.copy())
+    assert np.isnan(s_W[3]).all() and np.isnan(s_V[3]).all()
     assert np.isnan(kernels.product_transposed(g, W)[5]).all()
-    updated = kernels.rank_update(W, s, g, np.float32(1), np.float32(1))
-    assert np.isnan(updated[7]).all()
-    assert np.isnan(updated[s[5] != 0, 2]).all()
+    masked = kernels.masked_product_transposed(g, W, s)
+    assert np.isnan(masked[5, s[5] != 0]).all()
+    one, V = np.float32(1), W.copy()
+    kernels.rank_updates(s, W, g, one, V, g, one)
+    for updated in (W, V):
+        assert np.isnan(updated[7]).all()
+        assert np.isnan(updated[s[5] != 0, 2]).all()
 
 
 def every_nth_float32(step):
@@ -124,37 +159,50 @@ def compiled_ops(function):
     return [node.op for node in function.maker.fgraph.toposort()]
 
 
-def test_ops_take_transposed_and_strided_inputs():
-    s, g, W = (a.astype("float32") for a in operands(20, 50, 45, "float32"))
-    x, y = pt.fmatrices("x", "y")
-    apply_product = pytensor.function([x, y], Product()(x, y), mode=native.mode())
-    assert_close(apply_product(np.asfortranarray(s), np.repeat(W, 2, axis=1)[:, ::2]), s @ W)
-    apply_transposed = pytensor.function([x, y], ProductTransposed()(x, y), mode=native.mode())
-    assert_close(apply_transposed(np.asfortranarray(g), np.asfortranarray(W)), g @ W.T)
-    scalars = [pt.constant(v, dtype="float32") for v in (-0.5, 0.75)]
-    w = pt.fmatrix("w")
-    update = pytensor.function([w, x, y], RankUpdate()(w, x, y, *scalars), mode=native.mode())
-    before = W.copy()
-    assert_close(
-        update(np.asfortranarray(W), np.asfortranarray(s), g[::-1][::-1]),
-        np.float32(0.75) * W - np.float32(0.5) * s.T @ g,
-    )
-    np.testing.assert_array_equal(W, before)
+def every_op(s, g, W, u):
+    """Outputs of all Ops of the package and what they should be, by the same expressions."""
+    b, c = (pt.constant(v, dtype="float32") for v in (0.75, 0.5))
+    outputs = [
+        Products()(s, W),
+        *Products()(s, W, W[:, ::2]),
+        ProductTransposed()(g, W),
+        MaskedProductTransposed()(g, W, u) * u,
+        RankUpdates(1)(s, W, g, b),
+        *RankUpdates(2)(s, W, g, b, W[:, ::2], g[:, ::2], c),
+        *(Elementwise(name)(W) for name in ("tanh", "sigmoid", "softplus")),
+    ]
+
+    def expected(s, g, W, u):
+        return [
+            s @ W,
+            s @ W,
+            s @ W[:, ::2],
+            g @ W.T,
+            (g @ W.T) * u,
+            np.float32(0.75) * W + s.T @ g,
+            np.float32(0.75) * W + s.T @ g,
+            np.float32(0.5) * W[:, ::2] + s.T @ g[:, ::2],
+            np.tanh(W),
+            special.expit(W),
+            np.logaddexp(0, W),
+        ]
+
+    return outputs, expected
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("op_mode", ["FAST_COMPILE", "native"])
-def test_python_and_numba_agree_on_every_op(op_mode):
-    s, g, W = operands(20, 50, 45, "float32")
-    x, y, w = pt.fmatrices("x", "y", "w")
-    scalars = [pt.constant(v, dtype="float32") for v in (-0.5, 0.75)]
-    outputs = [Product()(x, w), ProductTransposed()(y, w), RankUpdate()(w, x, y, *scalars)]
-    outputs += [Elementwise(name)(w) for name in ("tanh", "sigmoid", "softplus")]
+def test_python_and_numba_agree_on_every_op_and_layout(op_mode, order):
+    s, g, W = (np.asarray(a, order=order) for a in operands(20, 50, 45, "float32"))
+    u = (s > 0).astype("float32")
+    inputs = pt.fmatrices("s", "g", "W", "u")
+    outputs, expected = every_op(*inputs)
     mode = native.mode() if op_mode == "native" else get_mode(op_mode)
-    results = pytensor.function([x, y, w], outputs, mode=mode)(s, g, W)
-    expected = [s @ W, g @ W.T, np.float32(0.75) * W - np.float32(0.5) * s.T @ g]
-    expected += [np.tanh(W), special.expit(W), np.logaddexp(0, W)]
-    for result, wanted in zip(results, expected, strict=True):
+    function = pytensor.function(inputs, outputs, mode=mode)
+    before = W.copy()
+    for result, wanted in zip(function(s, g, W, u), expected(s, g, W, u), strict=True):
         assert_close(result, wanted)
+    np.testing.assert_array_equal(W, before)
 
 
 def test_every_way_to_write_the_update_is_recognised():
@@ -165,7 +213,8 @@ def test_every_way_to_write_the_update_is_recognised():
         gradient = pt.dot(s.T, g) + 2 * l2 * W
         for new in (W - rate * gradient, W + -rate * gradient, -gradient * rate + W):
             function = pytensor.function([s, g], updates=[(W, new)], mode=native.mode())
-            assert compiled_ops(function) == [RankUpdate(inplace=True)]
+            ops = [op for op in compiled_ops(function) if not isinstance(op, Elemwise)]
+            assert ops == [RankUpdates(1, inplace=True)]
 
 
 def test_two_updates_with_the_same_input_become_one():
@@ -174,7 +223,7 @@ def test_two_updates_with_the_same_input_become_one():
     W = pytensor.shared(W_.copy())
     step = W - np.float32(0.1) * (pt.dot(s.T, g) + np.float32(0.5) * pt.dot(s.T, h))
     function = pytensor.function([s, g, h], updates=[(W, step)], mode=native.mode())
-    assert sum(isinstance(op, RankUpdate) for op in compiled_ops(function)) == 1
+    assert sum(isinstance(op, RankUpdates) for op in compiled_ops(function)) == 1
     function(s_, g_, 2 * g_)
     assert_close(W.get_value(), W_ - np.float32(0.2) * (s_.T @ g_))
 
@@ -232,12 +281,23 @@ def test_a_training_step_holds_no_product_and_no_update_of_pytensors(steps):
     nodes = function.maker.fgraph.toposort()
     assert not any(isinstance(node.op, Dot) for node in nodes)
     n_matrices = sum(p.ndim == 2 for p in net.values().values())
-    updates = [node for node in nodes if isinstance(node.op, RankUpdate)]
-    assert len(updates) == n_matrices and all(node.op.inplace for node in updates)
-    matrices = {node.inputs[0] for node in updates}
-    assert matrices <= set(function.maker.fgraph.inputs)
+    updates = [node for node in nodes if isinstance(node.op, RankUpdates)]
+    assert all(node.op.inplace for node in updates)
+    matrices = {W for node in updates for W in node.inputs[1::3]}
+    assert len(matrices) == n_matrices and matrices <= set(function.maker.fgraph.inputs)
     elementwise_nodes = [node for node in nodes if isinstance(node.op, Elemwise)]
     assert not any(matrices & set(node.inputs) for node in elementwise_nodes)
+
+
+def test_a_layer_and_its_policy_share_one_node_and_masks_spare_work(steps):
+    (net, _, function), _ = steps
+    nodes = function.maker.fgraph.toposort()
+    pairs = len(net.policies)
+    for op, outputs in ((Products, 2), (RankUpdates, 2)):
+        found = [node for node in nodes if isinstance(node.op, op) and len(node.outputs) == outputs]
+        assert len(found) == pairs
+    masked = [node for node in nodes if isinstance(node.op, MaskedProductTransposed)]
+    assert len(masked) == pairs
 
 
 def test_three_steps_give_the_parameters_of_pytensors_own_mode(steps):
@@ -265,23 +325,26 @@ def test_two_runs_agree_bit_for_bit():
 def test_pytensors_own_modes_are_left_alone():
     x, y = pt.fmatrices("x", "y")
     function = pytensor.function([x, y], pt.tanh(pt.dot(x, y)), mode="NUMBA")
-    ours = (Product, ProductTransposed, RankUpdate, Elementwise)
+    ours = (Products, ProductTransposed, RankUpdates, Elementwise)
     assert not any(isinstance(op, ours) for op in compiled_ops(function))
 
 
-def test_keep_keeps_what_an_address_points_to():
-    """Without it Numba frees the array, and the next one of its size takes its place."""
+@pytest.mark.parametrize("n_threads", [2, 3])
+def test_threads_make_no_difference_to_a_bit(n_threads):
     import numba
 
-    from reinforce_dropout.native.simd import address, keep
-
-    @numba.njit
-    def distance(n):
-        array = np.empty(n)
-        at = address(array)
-        other = np.empty(n)
-        gap = at - address(other)
-        keep((array,))
-        return gap
-
-    assert distance(1000) != 0
+    if n_threads > numba.config.NUMBA_NUM_THREADS:
+        pytest.skip("this machine has fewer cores")
+    s, g, W = operands(20, 500, 403, "float32")
+    results = []
+    for n in (1, n_threads):
+        with threads.limited(n):
+            V, Z = W.copy(), W.copy()
+            kernels.rank_updates(s, V, g, np.float32(0.75), Z, g, np.float32(1))
+            transposed = [
+                kernels.product_transposed(g, W),
+                kernels.masked_product_transposed(g, W, s),
+            ]
+            results.append([*kernels.products(s, W, Z), *transposed, V, Z])
+    for one, several in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, several)

@@ -18,39 +18,43 @@ from pytensor.tensor.type import tensor
 
 from reinforce_dropout.native import kernels
 
-__all__ = ["Product", "ProductTransposed", "RankUpdate"]
+__all__ = ["MaskedProductTransposed", "ProductTransposed", "Products", "RankUpdates"]
 
 
 def _kernel_version():
     """Digest of the kernels' source, so that PyTensor's disk cache never holds stale code."""
     folder = Path(__file__).parent
-    sources = [(folder / name).read_bytes() for name in ("kernels.py", "simd.py")]
+    sources = [(folder / name).read_bytes() for name in ("products.py", "kernels.py", "simd.py")]
     return int.from_bytes(sha256(b"".join(sources)).digest()[:8], "big")
 
 
 _KERNEL_VERSION = _kernel_version()
 
 
-class Product(Op):
-    """``s @ W``: s (n_rows, n_in), W (n_in, n_out); zeros of s are skipped."""
+class Products(Op):
+    """``s @ W``, and ``s @ Z`` if there is a Z: one list of the entries of s that are not zero.
+
+    s (n_rows, n_in), W (n_in, n_W), Z (n_in, n_Z).
+    """
 
     __props__ = ()
 
-    def make_node(self, s, W):
-        """Build the node; its output has shape (n_rows, n_out)."""
-        shape = (s.type.shape[0], W.type.shape[1])
-        return Apply(self, [s, W], [tensor(dtype=s.dtype, shape=shape)])
+    def make_node(self, s, *weights):
+        """Build the node for one or two weight matrices; it has as many outputs."""
+        outputs = [tensor(dtype=s.dtype, shape=(s.type.shape[0], W.type.shape[1])) for W in weights]
+        return Apply(self, [s, *weights], outputs)
 
     def infer_shape(self, *arguments):
-        """Give the output's shape; PyTensor 3.0 passes one argument more than 3.3."""
+        """Give the outputs' shapes; PyTensor 3.0 passes one argument more than 3.3."""
         *_, input_shapes = arguments
-        (n_rows, _), (_, n_out) = input_shapes
-        return [(n_rows, n_out)]
+        (n_rows, _), *weight_shapes = input_shapes
+        return [(n_rows, n_out) for _, n_out in weight_shapes]
 
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy, for linkers other than Numba's."""
-        s, W = inputs
-        output_storage[0][0] = np.dot(s, W)
+        s, *weights = inputs
+        for storage, W in zip(output_storage, weights, strict=True):
+            storage[0] = np.dot(s, W)
 
 
 class ProductTransposed(Op):
@@ -66,7 +70,7 @@ class ProductTransposed(Op):
     def infer_shape(self, *arguments):
         """Give the output's shape; PyTensor 3.0 passes one argument more than 3.3."""
         *_, input_shapes = arguments
-        (n_rows, _), (n_in, _) = input_shapes
+        (n_rows, _), (n_in, _), *_ = input_shapes
         return [(n_rows, n_in)]
 
     def perform(self, node, inputs, output_storage):
@@ -75,47 +79,79 @@ class ProductTransposed(Op):
         output_storage[0][0] = np.dot(g, W.T)
 
 
-class RankUpdate(Op):
-    """``beta * W + alpha * s.T @ g``: W (n_in, n_out), s (n_rows, n_in), g (n_rows, n_out).
+class MaskedProductTransposed(ProductTransposed):
+    """``g @ W.T`` where the mask u (n_rows, n_in) is not zero; zero or the product elsewhere."""
 
-    Parameters
-    ----------
-    inplace : bool
-        Whether the result overwrites W.
-    """
-
-    __props__ = ("inplace",)
-
-    def __init__(self, inplace=False):
-        self.inplace = inplace
-        if inplace:
-            self.destroy_map = {0: [0]}
-
-    def make_node(self, W, s, g, alpha, beta):
-        """Build the node; alpha and beta are scalars of W's dtype."""
-        return Apply(self, [W, s, g, alpha, beta], [W.type()])
-
-    def infer_shape(self, *arguments):
-        """Give the output's shape, which is W's."""
-        *_, input_shapes = arguments
-        return [input_shapes[0]]
+    def make_node(self, g, W, u):
+        """Build the node; its output has u's shape."""
+        return Apply(self, [g, W, u], [u.type()])
 
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy, for linkers other than Numba's."""
-        W, s, g, alpha, beta = inputs
-        result = W if self.inplace else W.copy()
-        result *= beta
-        result += alpha * np.dot(s.T, g)
-        output_storage[0][0] = result
+        g, W, _ = inputs
+        output_storage[0][0] = np.dot(g, W.T)
 
 
-@register_funcify_default_op_cache_key(Product)
-def _numba_product(op, node, **kwargs):
+class RankUpdates(Op):
+    """``beta * W + s.T @ g`` for one or two matrices W with the same s (n_rows, n_in).
+
+    W (n_in, n_out), g (n_rows, n_out); beta is a scalar.
+
+    Parameters
+    ----------
+    n_matrices : {1, 2}
+        How many.
+    inplace : bool
+        Whether the results overwrite the matrices.
+    """
+
+    __props__ = ("n_matrices", "inplace")
+
+    def __init__(self, n_matrices, inplace=False):
+        self.n_matrices = n_matrices
+        self.inplace = inplace
+        if inplace:
+            self.destroy_map = {i: [1 + 3 * i] for i in range(n_matrices)}
+
+    def make_node(self, s, *updates):
+        """Build the node from s and then W, g, beta of every matrix; it has an output for each."""
+        return Apply(self, [s, *updates], [W.type() for W in updates[::3]])
+
+    def infer_shape(self, *arguments):
+        """Give the outputs' shapes, which are those of the matrices."""
+        *_, input_shapes = arguments
+        return list(input_shapes[1::3])
+
+    def perform(self, node, inputs, output_storage):
+        """Compute with NumPy, for linkers other than Numba's."""
+        s, *updates = inputs
+        for storage, W, g, beta in zip(
+            output_storage, updates[::3], updates[1::3], updates[2::3], strict=True
+        ):
+            result = W if self.inplace else W.copy()
+            result *= beta
+            result += np.dot(s.T, g)
+            storage[0] = result
+
+
+@register_funcify_default_op_cache_key(Products)
+def _numba_products(op, node, **kwargs):
+    if len(node.outputs) == 1:
+
+        @numba_njit
+        def native_product(s, W):
+            no_Z = np.empty((W.shape[0], 0), W.dtype)
+            return kernels.products(np.ascontiguousarray(s), np.ascontiguousarray(W), no_Z)[0]
+
+        return native_product, _KERNEL_VERSION
+
     @numba_njit
-    def native_product(s, W):
-        return kernels.product(np.ascontiguousarray(s), np.ascontiguousarray(W))
+    def native_products(s, W, Z):
+        return kernels.products(
+            np.ascontiguousarray(s), np.ascontiguousarray(W), np.ascontiguousarray(Z)
+        )
 
-    return native_product, _KERNEL_VERSION
+    return native_products, _KERNEL_VERSION
 
 
 @register_funcify_default_op_cache_key(ProductTransposed)
@@ -127,20 +163,56 @@ def _numba_product_transposed(op, node, **kwargs):
     return native_product_transposed, _KERNEL_VERSION
 
 
-@register_funcify_default_op_cache_key(RankUpdate)
-def _numba_rank_update(op, node, **kwargs):
+@register_funcify_default_op_cache_key(MaskedProductTransposed)
+def _numba_masked_product_transposed(op, node, **kwargs):
+    @numba_njit
+    def native_masked_product_transposed(g, W, u):
+        return kernels.masked_product_transposed(
+            np.ascontiguousarray(g), np.ascontiguousarray(W), u
+        )
+
+    return native_masked_product_transposed, _KERNEL_VERSION
+
+
+@register_funcify_default_op_cache_key(RankUpdates)
+def _numba_rank_updates(op, node, **kwargs):
     inplace = op.inplace
 
     @numba_njit
-    def native_rank_update(W, s, g, alpha, beta):
-        contiguous = np.ascontiguousarray(W) if inplace else W.copy()
-        kernels.rank_update(
-            contiguous,
-            np.ascontiguousarray(s),
-            np.ascontiguousarray(g),
-            alpha.item(),
-            beta.item(),
-        )
-        return contiguous
+    def own(W):
+        return np.ascontiguousarray(W) if inplace else W.copy()
 
-    return native_rank_update, _KERNEL_VERSION
+    if op.n_matrices == 1:
+
+        @numba_njit
+        def native_rank_update(s, W, g, beta):
+            W = own(W)
+            no_Z, no_g = np.empty((W.shape[0], 0), W.dtype), np.empty((s.shape[0], 0), W.dtype)
+            kernels.rank_updates(
+                np.ascontiguousarray(s),
+                W,
+                np.ascontiguousarray(g),
+                beta.item(),
+                no_Z,
+                no_g,
+                beta.item(),
+            )
+            return W
+
+        return native_rank_update, _KERNEL_VERSION
+
+    @numba_njit
+    def native_rank_updates(s, W, g_W, beta_W, Z, g_Z, beta_Z):
+        W, Z = own(W), own(Z)
+        kernels.rank_updates(
+            np.ascontiguousarray(s),
+            W,
+            np.ascontiguousarray(g_W),
+            beta_W.item(),
+            Z,
+            np.ascontiguousarray(g_Z),
+            beta_Z.item(),
+        )
+        return W, Z
+
+    return native_rank_updates, _KERNEL_VERSION

@@ -7,16 +7,20 @@ no such Op and so never calls it.  Here it runs, and what it finds becomes a nat
 
 from pytensor.compile.mode import optdb
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
-from pytensor.scalar.basic import Tanh
+from pytensor.scalar.basic import Cast, Mul, Tanh
 from pytensor.scalar.math import Sigmoid, Softplus
-from pytensor.tensor.basic import constant
 from pytensor.tensor.blas import _dot22, gemm_no_inplace
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.math import dot
 from pytensor.tensor.rewriting.blas import GemmOptimizer, local_dot_to_dot22
 
 from reinforce_dropout.native.elementwise import Elementwise
-from reinforce_dropout.native.products import Product, ProductTransposed, RankUpdate
+from reinforce_dropout.native.products import (
+    MaskedProductTransposed,
+    Products,
+    ProductTransposed,
+    RankUpdates,
+)
 
 __all__ = ["TAG"]
 
@@ -36,26 +40,25 @@ def _untransposed(variable):
 
 
 @node_rewriter([gemm_no_inplace])
-def gemm_to_rank_update(fgraph, node):
-    """``Gemm`` of ``s.T`` and g becomes a :class:`RankUpdate`; any other, plain arithmetic."""
+def gemm_to_rank_updates(fgraph, node):
+    """``Gemm`` of ``s.T`` and g becomes a :class:`RankUpdates`; any other, plain arithmetic."""
     W, alpha, x, g, beta = node.inputs
     s = _untransposed(x)
     if s is None or W.dtype not in _DTYPES:
         return [beta * W + alpha * dot(x, g)]
-    return [RankUpdate()(W, s, g, alpha, beta)]
+    return RankUpdates(1)(s, W, alpha * g, beta, return_list=True)
 
 
-@node_rewriter([RankUpdate])
+@node_rewriter([RankUpdates])
 def merge_rank_updates(fgraph, node):
     """Two updates of one W with the same s become one, as ``s.T @ (g + g')`` costs half."""
-    inner, s, g, alpha, beta = node.inputs
-    if not (inner.owner and isinstance(inner.owner.op, RankUpdate)):
+    s, inner, g, beta = node.inputs
+    if not (inner.owner and isinstance(inner.owner.op, RankUpdates)):
         return None
-    W, inner_s, inner_g, inner_alpha, inner_beta = inner.owner.inputs
+    inner_s, W, inner_g, inner_beta = inner.owner.inputs
     if inner_s is not s or len(fgraph.clients[inner]) > 1:
         return None
-    one = constant(1, dtype=W.dtype)
-    return [RankUpdate()(W, s, beta * inner_alpha * inner_g + alpha * g, one, beta * inner_beta)]
+    return RankUpdates(1)(s, W, beta * inner_g + g, beta * inner_beta, return_list=True)
 
 
 @node_rewriter([_dot22])
@@ -65,7 +68,61 @@ def dot22_to_product(fgraph, node):
     if x.dtype not in _DTYPES or _untransposed(x):
         return [dot(x, y)]
     W = _untransposed(y)
-    return [Product()(x, y) if W is None else ProductTransposed()(x, W)]
+    return [Products()(x, y) if W is None else ProductTransposed()(x, W)]
+
+
+def _partner(fgraph, node):
+    """Return another node of the same Op on the same s that could be joined to `node`, or None."""
+    s, W = node.inputs[:2]
+    for other, position in fgraph.clients[s]:
+        if other.op == node.op and position == 0 and other is not node:
+            if other.inputs[1].dtype == W.dtype and len(other.outputs) == 1:
+                return other
+    return None
+
+
+@node_rewriter([Products])
+def pair_products(fgraph, node):
+    """``s @ W`` and ``s @ Z``, of a layer and its policy, become one node."""
+    other = _partner(fgraph, node) if len(node.outputs) == 1 else None
+    if other is None:
+        return None
+    s, W = node.inputs
+    product, partner = Products()(s, W, other.inputs[1])
+    return {node.outputs[0]: product, other.outputs[0]: partner}
+
+
+@node_rewriter([RankUpdates])
+def pair_rank_updates(fgraph, node):
+    """Join the updates of a layer and of its policy into one node."""
+    other = _partner(fgraph, node) if node.op.n_matrices == 1 else None
+    if other is None:
+        return None
+    updated, partner = RankUpdates(2)(*node.inputs, *other.inputs[1:])
+    return {node.outputs[0]: updated, other.outputs[0]: partner}
+
+
+def _is_mask(variable):
+    """Whether a variable is a comparison, cast to numbers."""
+    apply = variable.owner
+    if not (apply and isinstance(apply.op, Elemwise) and isinstance(apply.op.scalar_op, Cast)):
+        return False
+    (compared,) = apply.inputs
+    return compared.dtype == "bool"
+
+
+@node_rewriter([Elemwise])
+def mask_product_transposed(fgraph, node):
+    """``(g @ W.T) * u`` with a mask u: what u drops is not computed."""
+    if not isinstance(node.op.scalar_op, Mul):
+        return None
+    for x in node.inputs:
+        if x.owner and type(x.owner.op) is ProductTransposed and len(fgraph.clients[x]) == 1:
+            for u in node.inputs:
+                if _is_mask(u) and u.dtype == x.dtype:
+                    masked = MaskedProductTransposed()(*x.owner.inputs, u)
+                    return [node.op(*[masked if v is x else v for v in node.inputs])]
+    return None
 
 
 @node_rewriter([Elemwise])
@@ -78,20 +135,22 @@ def fast_elementwise(fgraph, node):
     return [Elementwise(function)(x)]
 
 
-@node_rewriter([RankUpdate])
-def rank_update_inplace(fgraph, node):
+@node_rewriter([RankUpdates])
+def rank_updates_inplace(fgraph, node):
     """Let the update overwrite W, if nothing needs the old values afterwards."""
     if node.op.inplace:
         return None
-    return [RankUpdate(inplace=True)(*node.inputs)]
+    return RankUpdates(node.op.n_matrices, inplace=True)(*node.inputs, return_list=True)
 
 
 # PyTensor runs its own two at 1.7, makes element-wise loops at 49 and allows in-place at 50.
 optdb.register("native_dot22", dfs_rewriter(local_dot_to_dot22), TAG, position=1.70)
 optdb.register("native_gemm", GemmOptimizer(), TAG, position=1.71)
 optdb.register(
-    "native_products", dfs_rewriter(gemm_to_rank_update, dot22_to_product), TAG, position=1.72
+    "native_products", dfs_rewriter(gemm_to_rank_updates, dot22_to_product), TAG, position=1.72
 )
 optdb.register("native_merge", dfs_rewriter(merge_rank_updates), TAG, position=1.73)
+optdb.register("native_pairs", dfs_rewriter(pair_products, pair_rank_updates), TAG, position=1.74)
+optdb.register("native_masks", dfs_rewriter(mask_product_transposed), TAG, position=48.8)
 optdb.register("native_elementwise", dfs_rewriter(fast_elementwise), TAG, position=48.9)
-optdb.register("native_inplace", dfs_rewriter(rank_update_inplace), TAG, position=50.2)
+optdb.register("native_inplace", dfs_rewriter(rank_updates_inplace), TAG, position=50.2)

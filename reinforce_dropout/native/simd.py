@@ -5,13 +5,25 @@ when the number of terms is known only at run time.  :func:`combine_rows` is tha
 written with LLVM's portable vectors, which become AVX-512, AVX2, SSE or NEON instructions.
 """
 
+import itertools
+
 import llvmlite.binding
 import llvmlite.ir as ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["SPAN_BYTES", "TILE", "address", "combine_rows", "dot_tile", "keep"]
+__all__ = [
+    "DOT_ROWS",
+    "SPAN_BYTES",
+    "TILE",
+    "VECTOR_BYTES",
+    "address",
+    "combine_rows",
+    "dot_rows",
+    "dot_tile",
+    "n_threads",
+]
 
 _HAS_AVX512 = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 #: Bytes in one vector, and vectors in the widest span: together they fit the register file.
@@ -19,6 +31,8 @@ VECTOR_BYTES = 64 if _HAS_AVX512 else 32
 SPAN_VECTORS = 8
 #: Rows of the left and of the right factor whose dot products fit the register file together.
 TILE = (4, 4) if _HAS_AVX512 else (4, 2)
+#: Rows on the left whose dot products with one row on the right fit it, too.
+DOT_ROWS = 8
 #: Bytes of a row that one call of :func:`combine_rows` handles at most.
 SPAN_BYTES = VECTOR_BYTES * SPAN_VECTORS
 
@@ -72,6 +86,10 @@ class _Vectors:
     def pointer(self, address, element):
         """`address` (an ``i64``) as a pointer to `element`."""
         return self.builder.inttoptr(address, element.as_pointer())
+
+    def element(self, base, kind, t):
+        """Pointer to element `t` of the array of type `kind` at address `base`."""
+        return self.builder.gep(self.pointer(base, kind), [t])
 
     def load(self, address, mask=None):
         """Vector at `address`, which need not be aligned; zero in lanes outside `mask`."""
@@ -127,7 +145,8 @@ def address(typingctx, array):
     """Address of an array's first element, as an integer.
 
     Integers carry no reference count, which would cost more than the short loops it guards. Nor do
-    they keep the array: Numba frees it after its last mention, which therefore has to be `keep`.
+    they keep the array: Numba frees one after its last mention. So take addresses of a function's
+    arguments only, which its caller keeps.
     """
 
     def codegen(context, builder, signature, args):
@@ -138,13 +157,19 @@ def address(typingctx, array):
 
 
 @intrinsic
-def keep(typingctx, arrays):
-    """Do nothing, after the last use of the addresses of a tuple of arrays: see `address`."""
+def n_threads(typingctx):
+    """Return the number of threads that ``numba.prange`` uses now.
+
+    The symbol that Numba's own parallel loops call. ``numba.get_num_threads`` would do so through a
+    pointer, and code that holds a pointer cannot be cached on disk.
+    """
 
     def codegen(context, builder, signature, args):
-        return context.get_dummy_value()
+        function_type = ir.FunctionType(_INT, [])
+        function = cgutils.get_or_insert_function(builder.module, function_type, "get_num_threads")
+        return builder.call(function, [])
 
-    return types.void(arrays), codegen
+    return types.int64(), codegen
 
 
 def _counted_loop(builder, start, stop, initial, body):
@@ -174,9 +199,22 @@ def _counted_loop(builder, start, stop, initial, body):
     return last
 
 
+def _cases(builder, number, largest, emit):
+    """Emit ``emit(n)`` for n from 1 to `largest`, and a jump to the one for `number`."""
+    end = builder.append_basic_block("end")
+    switch = builder.switch(number, end)
+    for n in range(1, largest + 1):
+        block = builder.append_basic_block(f"case_{n}")
+        switch.add_case(_INT(n), block)
+        builder.position_at_end(block)
+        emit(n)
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
 @intrinsic
-def combine_rows(typingctx, out, beta, rows, offsets, factors, start, stop, width):
-    """``out = beta * out + sum_t factors[t] * rows[offsets[t]]`` for ``start <= t < stop``.
+def combine_rows(typingctx, out, beta, rows, stride, indices, factors, start, stop, width):
+    """``out = beta * out + sum_t factors[t] * rows[indices[t]]`` for ``start <= t < stop``.
 
     Parameters
     ----------
@@ -185,9 +223,11 @@ def combine_rows(typingctx, out, beta, rows, offsets, factors, start, stop, widt
     beta : float32 or float64
         Their factor; its dtype is that of every array here.
     rows : int
-        Address that the offsets count from.
-    offsets : int
-        Address of ``int64`` distances, in bytes, of each row from `rows`.
+        Address of row 0.
+    stride : int
+        Bytes from one row to the next.
+    indices : int
+        Address of the ``int64`` numbers of the rows to add.
     factors : int
         Address of each row's factor.
     start, stop : int
@@ -197,49 +237,64 @@ def combine_rows(typingctx, out, beta, rows, offsets, factors, start, stop, widt
     """
 
     def codegen(context, builder, signature, args):
-        out, beta, rows, offsets, factors, start, stop, width = args
+        out, beta, rows, stride, indices, factors, start, stop, width = args
         v = _Vectors(builder, signature.args[1])
 
         def emit(n_vectors):
             mask = v.first_lanes(builder.sub(width, _INT((n_vectors - 1) * v.lanes)))
             masks = [None] * (n_vectors - 1) + [mask]
 
-            def element(base, t):
-                return builder.add(base, _INT(t * VECTOR_BYTES))
+            def vector(base, j):
+                return builder.add(base, _INT(j * VECTOR_BYTES))
 
             def body(t, sums):
-                place = builder.add(offsets, builder.shl(t, _INT(3)))
-                row = builder.add(rows, builder.load(v.pointer(place, _INT)))
-                place = builder.add(factors, builder.mul(t, _INT(v.itemsize)))
-                factor = v.splat(builder.load(v.pointer(place, v.scalar)))
+                index = builder.load(v.element(indices, _INT, t))
+                row = builder.add(rows, builder.mul(stride, index))
+                factor = v.splat(builder.load(v.element(factors, v.scalar, t)))
                 return [
-                    v.multiply_add(factor, v.load(element(row, j), mask), total)
+                    v.multiply_add(factor, v.load(vector(row, j), mask), total)
                     for j, (mask, total) in enumerate(zip(masks, sums, strict=True))
                 ]
 
             scale = v.splat(beta)
             initial = [
-                builder.fmul(scale, v.load(element(out, j), mask)) for j, mask in enumerate(masks)
+                builder.fmul(scale, v.load(vector(out, j), mask)) for j, mask in enumerate(masks)
             ]
             sums = _counted_loop(builder, start, stop, initial, body)
             for j, (mask, total) in enumerate(zip(masks, sums, strict=True)):
-                v.store(total, element(out, j), mask)
+                v.store(total, vector(out, j), mask)
 
         n_vectors = builder.udiv(builder.add(width, _INT(v.lanes - 1)), _INT(v.lanes))
-        end = builder.append_basic_block("end")
-        switch = builder.switch(n_vectors, end)
-        for n in range(1, SPAN_VECTORS + 1):
-            block = builder.append_basic_block(f"vectors_{n}")
-            switch.add_case(_INT(n), block)
-            builder.position_at_end(block)
-            emit(n)
-            builder.branch(end)
-        builder.position_at_end(end)
+        _cases(builder, n_vectors, SPAN_VECTORS, emit)
         return context.get_dummy_value()
 
     integer = types.int64
-    signature = types.void(integer, beta, integer, integer, integer, integer, integer, integer)
+    signature = types.void(integer, beta, *[integer] * 7)
     return signature, codegen
+
+
+def _dot_products(v, lefts, rights, length):
+    """Emit the dot products of all rows at `lefts` with all rows at `rights`.
+
+    Returns
+    -------
+    list of scalar
+        Those of the first left row, then those of the second, ...
+    """
+    builder = v.builder
+
+    def add_products(step, sums, mask=None):
+        offset = builder.mul(step, _INT(VECTOR_BYTES))
+        left_vectors = [v.load(builder.add(row, offset), mask) for row in lefts]
+        right_vectors = [v.load(builder.add(row, offset), mask) for row in rights]
+        pairs = itertools.product(left_vectors, right_vectors)
+        return [v.multiply_add(a, b, c) for (a, b), c in zip(pairs, sums, strict=True)]
+
+    zeros = [ir.Constant(v.type, [0.0] * v.lanes)] * (len(lefts) * len(rights))
+    steps = builder.udiv(length, _INT(v.lanes))
+    sums = _counted_loop(builder, _INT(0), steps, zeros, add_products)
+    rest = builder.sub(length, builder.mul(steps, _INT(v.lanes)))
+    return [v.total(vector) for vector in add_products(steps, sums, v.first_lanes(rest))]
 
 
 def dot_tile(n_left, n_right):
@@ -267,29 +322,51 @@ def dot_tile(n_left, n_right):
             def rows(base, stride, count):
                 return [builder.add(base, builder.mul(stride, _INT(i))) for i in range(count)]
 
-            left_rows = rows(left, left_stride, n_left)
-            right_rows = rows(right, right_stride, n_right)
-
-            def add_products(step, sums, mask=None):
-                offset = builder.mul(step, _INT(VECTOR_BYTES))
-                lefts = [v.load(builder.add(row, offset), mask) for row in left_rows]
-                rights = [v.load(builder.add(row, offset), mask) for row in right_rows]
-                pairs = [(a, b) for a in lefts for b in rights]
-                return [v.multiply_add(a, b, c) for (a, b), c in zip(pairs, sums, strict=True)]
-
-            zeros = [ir.Constant(v.type, [0.0] * v.lanes)] * (n_left * n_right)
-            steps = builder.udiv(length, _INT(v.lanes))
-            sums = _counted_loop(builder, _INT(0), steps, zeros, add_products)
-            rest = builder.sub(length, builder.mul(steps, _INT(v.lanes)))
-            sums = add_products(steps, sums, v.first_lanes(rest))
-
-            totals = iter(sums)
+            lefts, rights = rows(left, left_stride, n_left), rows(right, right_stride, n_right)
+            totals = iter(_dot_products(v, lefts, rights, length))
             for row in rows(out, out_stride, n_left):
                 for j in range(n_right):
-                    place = builder.add(row, _INT(j * v.itemsize))
-                    builder.store(v.total(next(totals)), v.pointer(place, v.scalar))
+                    builder.store(next(totals), v.element(row, v.scalar, _INT(j)))
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 7, zero), codegen
 
     return tile
+
+
+@intrinsic
+def dot_rows(typingctx, out, out_stride, left, left_stride, indices, count, right, length, zero):
+    """``out[i, 0] = left[i] @ right`` for the `count` rows i that `indices` names.
+
+    Parameters
+    ----------
+    out, left, right : int
+        Addresses: of a column, of the first of the rows on the left, of the row on the right.
+    out_stride, left_stride : int
+        Bytes from one row to the next.
+    indices : int
+        Address of `count` numbers of rows, ``int64``.
+    count : int
+        At least 1, at most `DOT_ROWS`.
+    length : int
+        Elements in a row.
+    zero : float32 or float64
+        Tells the dtype.
+    """
+
+    def codegen(context, builder, signature, args):
+        out, out_stride, left, left_stride, indices, count, right, length, _ = args
+        v = _Vectors(builder, signature.args[8])
+
+        def emit(n):
+            numbers = [builder.load(v.element(indices, _INT, _INT(t))) for t in range(n)]
+            lefts = [builder.add(left, builder.mul(left_stride, i)) for i in numbers]
+            totals = _dot_products(v, lefts, [right], length)
+            for i, total in zip(numbers, totals, strict=True):
+                place = builder.add(out, builder.mul(out_stride, i))
+                builder.store(total, v.pointer(place, v.scalar))
+
+        _cases(builder, count, DOT_ROWS, emit)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 8, zero), codegen
