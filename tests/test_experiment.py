@@ -60,7 +60,7 @@ def check_sentence(error, *parts):
 
 NOT_NEGATIVE = ["learning_rate", "policy_learning_rate", "l2", "lam"]
 FRACTIONS = ["q", "initial_rate", "validation_fraction"]
-COUNTS = ["batch_size", "n_epochs", "patience"]
+COUNTS = ["batch_size", "n_epochs", "patience", "instances_per_block", "units_per_block"]
 BAD = [
     *[(name, value, "0 or more") for name in [*NOT_NEGATIVE, "seed"] for value in (-1, -5)],
     *[(name, -1e-9, "0 or more") for name in NOT_NEGATIVE],
@@ -83,6 +83,7 @@ BAD = [
     ("baseline", "median", f"one of {', '.join(BASELINES)}"),
     ("kl_gradient", "", "one of total, score"),
     ("evaluation_rule", "mode", "one of sampled, expected, thresholded"),
+    ("block_state", "median", "one of mean, max"),
     # Wrong types.
     *[
         (field.name, value, "a finite number")
@@ -104,7 +105,7 @@ BAD = [
     ],
     *[
         (name, value, "true or false")
-        for name in ("policy", "shuffle")
+        for name in ("policy", "shuffle", "uniform")
         for value in (1, "no", None)
     ],
     *[
