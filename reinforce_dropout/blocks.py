@@ -8,8 +8,10 @@ decision is made for every unit of every instance, and every function here retur
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.compile.mode import get_mode
+from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.link.jax import JAXLinker
-from pytensor.tensor.shape import Shape_i
+from pytensor.tensor.elemwise import DimShuffle
+from pytensor.tensor.shape import Shape, Shape_i
 
 BLOCK_STATES = ("mean", "max")
 """What `block_state` can make of the states of a block's instances."""
@@ -21,7 +23,7 @@ def n_groups(n_units, units_per_block):
 
 
 def row_numbers(x):
-    """Number the rows of `x`: int64 (m_b,), 0 to m_b - 1, in a form that JAX takes.
+    """Return the numbers of the rows of `x`, 0 to m_b - 1, int64 (m_b,), in a form for JAX.
 
     JAX has to know the end, which for PyTensor only the Op `Shape_i` says, and counts in the dtype
     of the ends: PyTensor would write 0 and 1 as int8.
@@ -112,8 +114,22 @@ def compilation_mode(mode, instances_per_block):
     pytensor.compile.mode.Mode or str
     """
     if instances_per_block > 1 and isinstance(get_mode(mode).linker, JAXLinker):
-        return mode.excluding("ShapeOpt", "ravel_multidimensional_int_idx")
+        mode = mode.excluding("ShapeOpt", "local_replace_AdvancedSubtensor")
+        return mode.register((dfs_rewriter(_length_of_vector), _BEFORE_FUSION))
     return mode
+
+
+_BEFORE_FUSION = 48.9
+
+
+@node_rewriter([DimShuffle])
+def _length_of_vector(fgraph, node):
+    """Write the only entry of a vector's shape as JAX knows it, not as an array from a tuple."""
+    shape = node.inputs[0]
+    if shape.owner and isinstance(shape.owner.op, Shape) and shape.owner.inputs[0].ndim == 1:
+        length = Shape_i(0)(shape.owner.inputs[0])
+        return [pt.shape_padleft(length, node.outputs[0].ndim)]
+    return None
 
 
 def _members(x, instances_per_block):

@@ -48,7 +48,7 @@ def network_of(experiment):
 
 
 def batches(experiment):
-    """Yield mini-batches with decisions: (x, y, an array a hidden layer); the last ones are smaller."""
+    """Yield mini-batches with decisions (x, y, an array a layer); the last are smaller."""
     rng = np.random.default_rng(2)
     B, G = experiment.instances_per_block, experiment.units_per_block
     for N in BATCH_SIZES:
