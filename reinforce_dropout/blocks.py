@@ -114,12 +114,13 @@ def compilation_mode(mode, instances_per_block):
     pytensor.compile.mode.Mode or str
     """
     if instances_per_block > 1 and isinstance(get_mode(mode).linker, JAXLinker):
-        mode = mode.excluding("ShapeOpt", "local_replace_AdvancedSubtensor")
+        mode = get_mode(mode).excluding("ShapeOpt", "local_replace_AdvancedSubtensor")
         return mode.register((dfs_rewriter(_length_of_vector), _BEFORE_FUSION))
     return mode
 
 
 _BEFORE_FUSION = 48.9
+"""Position among the rewrites, as fusion follows at 49: it would hide the scalars from JAX."""
 
 
 @node_rewriter([DimShuffle])
