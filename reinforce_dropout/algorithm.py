@@ -10,7 +10,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
-from reinforce_dropout import baselines, bernoulli, costs, reinforce
+from reinforce_dropout import baselines, bernoulli, blocks, costs, reinforce
 from reinforce_dropout.updates import sgd
 
 
@@ -21,7 +21,7 @@ class TrainingStep(NamedTuple):
     ----------
     statistics : tensor (1 + 2 L,)
         Before the update: mean nll in nats; with policies also the active fraction of each layer
-        and then the entropy of each policy in nats per unit.
+        and then the entropy of each policy in nats per decision.
     updates : list of (shared variable, tensor)
     averages : list of shared ()
         State of the moving-average baselines, one a policy; else empty.
@@ -47,14 +47,21 @@ def network_updates(network, nll, experiment):
 def policy_updates(network, forward, nll, experiment):
     """REINFORCE: a step down eq. (4) for every policy.
 
+    The block is the policies' example: log pi is taken once a block, its cost is the mean nll of
+    its instances with lambda times its own divergences, and N is the number of blocks. Uniform
+    policies do not learn.
+
     Returns
     -------
     updates : list of (shared variable, tensor)
     averages : list of shared ()
     """
     updates, averages = [], []
+    if experiment.uniform:
+        return updates, averages
+    nll = blocks.block_mean(nll, network.instances_per_block)
     kls = [bernoulli.kl(z, experiment.q) for z in forward.z]
-    for i, (theta, z, u) in enumerate(zip(network.thetas, forward.z, forward.U, strict=True)):
+    for i, (theta, z, u) in enumerate(zip(network.thetas, forward.z, forward.u, strict=True)):
         C = reinforce.score_cost(nll, kls, experiment.lam, i, experiment.kl_gradient)
         if experiment.baseline == "moving-average":
             average = pytensor.shared(np.zeros((), C.dtype), name=f"average_{i + 1}")

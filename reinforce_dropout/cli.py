@@ -146,7 +146,12 @@ def train(preset, seed, epochs, settings, data, out, backend, threads, quiet):
 @record_file
 @data_option
 @backend_option
-def evaluate(file, data, backend):
+@click.option(
+    "--instances-per-block",
+    type=click.IntRange(1),
+    help="Instances that share a mask.  [default: as trained]",
+)
+def evaluate(file, data, backend, instances_per_block):
     """Print the error rates of the best model in FILE.
 
     By three rules for what takes the place of the mask: sampled masks, their expectation sigma,
@@ -159,7 +164,7 @@ def evaluate(file, data, backend):
 
     record = records.read(file)
     experiment = Experiment.from_dict(record.attributes["experiment"])
-    evaluate_examples = load_evaluation(record, backend)
+    evaluate_examples = load_evaluation(record, backend, instances_per_block)
     dataset = datasets.load(data or record.attributes["data"], experiment.validation_fraction)
     rules = list(MASK_RULES) if experiment.policy else ["no policy"]
     results = {

@@ -3,6 +3,8 @@
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_grad
 
+from reinforce_dropout.blocks import row_numbers
+
 
 def nll(logits, y):
     """Negative log-likelihood of the labels under the softmax, ``-log P(y | x)``.
@@ -21,7 +23,7 @@ def nll(logits, y):
     """
     # The softmax is the same for shifted logits, and the largest of these is 0: nothing overflows.
     shifted = logits - disconnected_grad(logits.max(axis=1, keepdims=True))
-    return pt.log(pt.exp(shifted).sum(axis=1)) - shifted[pt.arange(y.shape[0]), y]
+    return pt.log(pt.exp(shifted).sum(axis=1)) - shifted[row_numbers(y), y]
 
 
 def l2(weights):

@@ -6,8 +6,8 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
-from reinforce_dropout import backends, network
-from reinforce_dropout.errors import DataError, RecordError
+from reinforce_dropout import backends, blocks, network
+from reinforce_dropout.errors import DataError, ExperimentError, RecordError
 from reinforce_dropout.experiment import Experiment
 from reinforce_dropout.network import MASK_RULES
 
@@ -38,7 +38,7 @@ def error_by_rule(errors, experiment):
     return np.asarray(errors)[..., list(MASK_RULES).index(experiment.evaluation_rule)]
 
 
-def load_evaluation(record, backend="auto"):
+def load_evaluation(record, backend="auto", instances_per_block=None):
     """Compile the evaluation of the best model of a run.
 
     Parameters
@@ -46,16 +46,22 @@ def load_evaluation(record, backend="auto"):
     record : records.Record
     backend : str
         See `backends.resolve`.
+    instances_per_block : int, optional
+        Size of the blocks, by default that of training: a policy decides from one state, whether
+        it is of one instance or of a block of any size.
 
     Returns
     -------
     callable
-        See `compile_evaluation`; it repeats the recorded errors of the best epoch.
+        See `compile_evaluation`; with the default block size it repeats the recorded errors of the
+        best epoch.
 
     Raises
     ------
     RecordError
         The record holds no model, or one that is not its experiment's.
+    ExperimentError
+        The block size is less than 1, or given for a network without policies.
     """
     experiment = Experiment.from_dict(record.attributes["experiment"])
     try:
@@ -68,10 +74,13 @@ def load_evaluation(record, backend="auto"):
         raise RecordError(
             "the record holds no model of its experiment: train for at least one epoch."
         ) from None
+    if instances_per_block is not None:
+        _check_block_size(instances_per_block, experiment)
+        trained.instances_per_block = instances_per_block
     evaluate = compile_evaluation(trained, backends.mode(backend), experiment.seeds().evaluation)
 
     def evaluate_fitting(examples):
-        if examples.images.shape[1] != n_in or examples.labels.max() >= n_classes:
+        if examples.images.shape[1] != n_in or examples.labels.max(initial=0) >= n_classes:
             raise DataError(
                 f"the model is for images of {n_in} pixels and {n_classes} classes, the data has "
                 f"{examples.images.shape[1]} pixels and labels up to {examples.labels.max()}: "
@@ -80,6 +89,16 @@ def load_evaluation(record, backend="auto"):
         return evaluate(examples)
 
     return evaluate_fitting
+
+
+def _check_block_size(instances_per_block, experiment):
+    if instances_per_block < 1:
+        raise ExperimentError(f"instances_per_block must be 1 or more, not {instances_per_block}.")
+    if not experiment.policy:
+        raise ExperimentError(
+            "the network has no policies, so nothing is decided for blocks: leave "
+            "instances_per_block out."
+        )
 
 
 def compile_evaluation(trained, mode, seed):
@@ -98,8 +117,13 @@ def compile_evaluation(trained, mode, seed):
     Returns
     -------
     callable
-        ``evaluate(examples) -> Evaluation``, exact over all examples, whatever their number.
+        ``evaluate(examples) -> Evaluation``, exact over all examples, whatever their number, which
+        raises `DataError` when there are none. Blocks are counted from the first example; only the
+        last of all may be shorter.
     """
+    block = trained.instances_per_block
+    size = block * max(1, BATCH_SIZE // block)
+    mode = blocks.compilation_mode(mode, block)
     x, y = pt.fmatrix("x"), pt.ivector("y")
     rng = pytensor.shared(np.random.default_rng(seed), name="evaluation_rng")
     errors, active, updates = [], [], []
@@ -114,11 +138,13 @@ def compile_evaluation(trained, mode, seed):
     start = backends.generator_state(totals, rng)
 
     def evaluate(examples):
-        backends.set_generator_state(totals, rng, start)
         n = len(examples)
+        if n == 0:
+            raise DataError("there are no examples to evaluate: give one or more.")
+        backends.set_generator_state(totals, rng, start)
         batches = [
-            totals(examples.images[i : i + BATCH_SIZE], examples.labels[i : i + BATCH_SIZE])
-            for i in range(0, n, BATCH_SIZE)
+            totals(examples.images[i : i + size], examples.labels[i : i + size])
+            for i in range(0, n, size)
         ]
         sums = [np.sum(parts, axis=0) / n for parts in zip(*batches, strict=True)]
         if not trained.policies:

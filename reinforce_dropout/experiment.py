@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reinforce_dropout.baselines import BASELINES
+from reinforce_dropout.blocks import BLOCK_STATES
 from reinforce_dropout.errors import ExperimentError
 from reinforce_dropout.layers import ACTIVATIONS
 from reinforce_dropout.network import MASK_RULES
@@ -27,6 +28,8 @@ _RANGES = {
     "initial_rate": _FRACTION,
     "baseline_decay": (lambda v: 0 <= v < 1, "0 or more and less than 1"),
     "batch_size": _AT_LEAST_1,
+    "instances_per_block": _AT_LEAST_1,
+    "units_per_block": _AT_LEAST_1,
     "n_epochs": _AT_LEAST_1,
     "patience": _AT_LEAST_1,
     "patience_increase": _AT_LEAST_1,
@@ -44,7 +47,10 @@ _CHOICES = {
     "baseline": BASELINES,
     "kl_gradient": ("total", "score"),
     "evaluation_rule": tuple(MASK_RULES),
+    "block_state": BLOCK_STATES,
 }
+
+_OVER_THE_BATCH = ("batch-mean", "leave-one-out-mean", "batch-minimum")
 
 
 class Seeds(NamedTuple):
@@ -124,11 +130,29 @@ class Experiment:
         the tutorials' 50 000 / 10 000 / 10 000 split of MNIST.
     seed : int
         Of all random draws: initial parameters, masks, order of the examples, evaluation.
+    instances_per_block : int
+        Neighbouring instances of a mini-batch that share their masks, at most `batch_size`; the
+        last block of a mini-batch may be shorter. 1 is the per-instance policy of section 3, more
+        is section 4's "block dropout", timed there with 32.
+    units_per_block : int
+        Neighbouring units of a layer that share a decision; the last group may be shorter. 1
+        decides for single units, more for groups, as in the authors' follow-up (arXiv 1511.06297).
+    block_state : {"mean", "max"}
+        What a policy sees of a block's instances. Open in the paper; logits being affine, the
+        logits of the mean state are the mean of the instances' logits, so that a policy trained
+        for one block size has a meaning for any other. The maximum keeps a feature that a single
+        instance of the block shows.
+    uniform : bool
+        Policies that neither look nor learn: ``Z`` is zero, ``o`` is set for `initial_rate`, and
+        neither is updated. Ordinary (block) dropout at that rate, which learned policies have to
+        beat; fields that say how policies learn then have no effect.
 
     Raises
     ------
     ExperimentError
-        A value is out of range; the message names the field and what it may be.
+        A value is out of range, or does not go with another one: blocks or uniform rates without
+        policies, blocks longer than the mini-batch, a baseline that one block a mini-batch makes
+        the cost itself; the message names the field and what it may be.
     """
 
     name: str = "custom"
@@ -154,6 +178,10 @@ class Experiment:
     evaluation_rule: str = "sampled"
     validation_fraction: float = 1 / 6
     seed: int = 1
+    instances_per_block: int = 1
+    units_per_block: int = 1
+    block_state: str = "mean"
+    uniform: bool = False
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -167,6 +195,7 @@ class Experiment:
                 raise ExperimentError(
                     f"{field.name} must be one of {', '.join(choices)}, not {value!r}."
                 )
+        _check_blocks(self)
 
     @property
     def n_layers(self):
@@ -217,6 +246,27 @@ class Experiment:
         """Return ``{field: (own value, other's value)}`` where two experiments differ."""
         own, others = self.as_dict(), other.as_dict()
         return {k: (own[k], others[k]) for k in own if own[k] != others[k]}
+
+
+def _check_blocks(experiment):
+    """Refuse fields of block dropout that do not go with the others."""
+    size = experiment.instances_per_block
+    if not experiment.policy and (size > 1 or experiment.units_per_block > 1 or experiment.uniform):
+        raise ExperimentError(
+            "instances_per_block, units_per_block and uniform are for policies: leave them out or "
+            "set policy to true."
+        )
+    if size > experiment.batch_size:
+        raise ExperimentError(
+            f"instances_per_block is {size} but a mini-batch has {experiment.batch_size} examples: "
+            f"set it to {experiment.batch_size} or less, or raise batch_size."
+        )
+    one_block = 1 < size == experiment.batch_size
+    if one_block and not experiment.uniform and experiment.baseline in _OVER_THE_BATCH:
+        raise ExperimentError(
+            f"with one block a mini-batch, baseline={experiment.baseline} is the block's own cost, "
+            "of which nothing is learned: set baseline=moving-average or raise batch_size."
+        )
 
 
 def _typed(field, value):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pytensor.tensor as pt
 
-from reinforce_dropout import bernoulli
+from reinforce_dropout import bernoulli, blocks
 from reinforce_dropout.layers import AffineLayer, DenseLayer
 from reinforce_dropout.policy import SigmoidBernoulliPolicy
 
@@ -31,10 +31,13 @@ class ForwardPass(NamedTuple):
     ----------
     S : list of tensor (m_b, n_in)
         Activations below each hidden layer; ``S[0]`` is the input.
-    z : list of tensor (m_b, n_units)
+    z : list of tensor (n_blocks, n_groups)
         Logits of the policies; empty for a network without policies.
+    u : list of tensor (n_blocks, n_groups)
+        Decisions of the policies; empty for a network without policies.
     U : list of tensor (m_b, n_units)
-        Masks; empty for a network without policies.
+        Masks: the decisions for every instance and unit. Of policies that decide for each of them,
+        (n_blocks, n_groups) is (m_b, n_units), and `U` holds the same variables as `u`.
     logits : tensor (m_b, n_classes)
         Of the softmax.
     rng : random generator variable
@@ -43,6 +46,7 @@ class ForwardPass(NamedTuple):
 
     S: list
     z: list
+    u: list
     U: list
     logits: object
     rng: object
@@ -66,6 +70,10 @@ def build(experiment, n_in, n_classes):
         (n_in, *experiment.n_units, n_classes),
         experiment.activation,
         experiment.initial_rate if experiment.policy else None,
+        instances_per_block=experiment.instances_per_block,
+        units_per_block=experiment.units_per_block,
+        block_state=experiment.block_state,
+        uniform=experiment.uniform,
     )
 
 
@@ -83,23 +91,44 @@ class MaskedNetwork:
         Of the hidden layers, a key of `layers.ACTIVATIONS`.
     initial_rate : float or None
         Fraction of the units that the policies let take part at first; None: no policies.
+    instances_per_block, units_per_block : int
+        Instances and units that share a decision; see `blocks`.
+    block_state : str
+        What the policies see of a block, an entry of `blocks.BLOCK_STATES`.
+    uniform : bool
+        Whether the policies begin blind, with ``Z = 0``; see `Experiment`.
 
     Attributes
     ----------
+    n_units : tuple of int
+        Widths of the hidden layers.
+    instances_per_block, units_per_block, block_state
+        As above.
     layers : list of DenseLayer
     policies : list of SigmoidBernoulliPolicy
         One a hidden layer, or empty.
     output : AffineLayer
     """
 
-    def __init__(self, rng, widths, activation="tanh", initial_rate=0.12):
+    def __init__(
+        self, rng, widths, activation="tanh", initial_rate=0.12, *,
+        instances_per_block=1, units_per_block=1, block_state="mean", uniform=False,
+    ):  # fmt: skip
+        self.instances_per_block, self.units_per_block = instances_per_block, units_per_block
+        self.block_state = block_state
+        self.n_units = tuple(widths[1:-1])
         hidden = list(enumerate(pairwise(widths[:-1]), start=1))
         self.layers = [DenseLayer(rng, n_in, n, i, activation) for i, (n_in, n) in hidden]
         self.output = AffineLayer(rng, *widths[-2:], "out")
         self.policies = (
             []
             if initial_rate is None
-            else [SigmoidBernoulliPolicy(rng, n_in, n, i, initial_rate) for i, (n_in, n) in hidden]
+            else [
+                SigmoidBernoulliPolicy(
+                    rng, n_in, blocks.n_groups(n, units_per_block), i, initial_rate, uniform
+                )
+                for i, (n_in, n) in hidden
+            ]
         )
 
     @property
@@ -134,6 +163,8 @@ class MaskedNetwork:
     def forward(self, x, rng=None, mask=bernoulli.sample):
         """Propagate `x` through the layers: ``s_{i+1} = act(s_i W_i + b_i) * u_i``.
 
+        The mask of a layer repeats its policy's decisions over blocks and groups.
+
         Parameters
         ----------
         x : tensor (m_b, n_in)
@@ -146,16 +177,24 @@ class MaskedNetwork:
         -------
         ForwardPass
         """
-        S, Z, U = [], [], []
+        S, Z, decisions, U = [], [], [], []
         s = x
-        for i, layer in enumerate(self.layers):
+        for i, (layer, n_units) in enumerate(zip(self.layers, self.n_units, strict=True)):
             S.append(s)
             h = layer(s)
             if self.policies:
-                z = self.policies[i].logits(s)
+                z = self.policies[i].logits(
+                    blocks.block_state(s, self.instances_per_block, self.block_state)
+                )
                 u, rng = mask(z, rng)
-                h = h * u
                 Z.append(z)
-                U.append(u)
+                decisions.append(u)
+                U.append(
+                    blocks.expand(
+                        u, x, n_units,
+                        self.instances_per_block, self.units_per_block,
+                    )
+                )  # fmt: skip
+                h = h * U[-1]
             s = h
-        return ForwardPass(S, Z, U, self.output(s), rng)
+        return ForwardPass(S, Z, decisions, U, self.output(s), rng)

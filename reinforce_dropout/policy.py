@@ -1,5 +1,6 @@
 """The policy of one hidden layer."""
 
+import numpy as np
 import pytensor
 
 from reinforce_dropout.initializers import glorot_uniform, logit_of_rate
@@ -7,6 +8,9 @@ from reinforce_dropout.initializers import glorot_uniform, logit_of_rate
 
 class SigmoidBernoulliPolicy:
     """Decides from the activations below which units take part, eq. (1).
+
+    In block dropout a row of ``s`` is the state of a block of instances and a unit here a group of
+    units, see `reinforce_dropout.blocks`.
 
     ``sigma = sigm(s Z + o)`` are the participation probabilities of the units; what follows from
     the logits ``s Z + o`` is in `reinforce_dropout.bernoulli`.
@@ -21,6 +25,8 @@ class SigmoidBernoulliPolicy:
         Suffix of the names of the shared variables: ``Z_<name>``, ``o_<name>``.
     initial_rate : float
         Sets ``o`` so that about this fraction of the units takes part at first.
+    uniform : bool
+        Whether ``Z`` is zero, so that every unit takes part at the same rate whatever the state.
 
     Attributes
     ----------
@@ -30,8 +36,9 @@ class SigmoidBernoulliPolicy:
         ``[Z, o]``
     """
 
-    def __init__(self, rng, n_in, n_units, name, initial_rate=0.12):
-        self.Z = pytensor.shared(glorot_uniform(rng, n_in, n_units), name=f"Z_{name}")
+    def __init__(self, rng, n_in, n_units, name, initial_rate=0.12, uniform=False):
+        Z = np.zeros((n_in, n_units), "float32") if uniform else glorot_uniform(rng, n_in, n_units)
+        self.Z = pytensor.shared(Z, name=f"Z_{name}")
         self.o = pytensor.shared(logit_of_rate(initial_rate, n_units), name=f"o_{name}")
         self.theta = [self.Z, self.o]
 

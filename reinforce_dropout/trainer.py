@@ -4,7 +4,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
-from reinforce_dropout import backends, network
+from reinforce_dropout import backends, blocks, network
 from reinforce_dropout.algorithm import training_step
 from reinforce_dropout.errors import DivergenceError
 from reinforce_dropout.evaluation import compile_evaluation
@@ -35,6 +35,7 @@ class Trainer:
         self.network = network.build(experiment, dataset.n_in, dataset.n_classes)
         self.order = np.random.default_rng(seeds.order)
         self.rng = pytensor.shared(np.random.default_rng(seeds.masks), name="mask_rng")
+        mode = blocks.compilation_mode(mode, self.network.instances_per_block)
         x, y = pt.fmatrix("x"), pt.ivector("y")
         step = training_step(self.network, x, y, experiment, self.rng)
         self.averages = step.averages

@@ -79,12 +79,26 @@ def nll(logits, y):
     return -np.log(p[np.arange(len(y)), y] / p.sum(axis=1))
 
 
-def forward(P, x, masks, act=np.tanh):
-    """Return the policies' logits, a list, and the softmax's; `P` maps names to arrays."""
+def block_mean(v, B):
+    """Return the mean of each B entries or rows, the last mean perhaps of fewer."""
+    return np.array([v[k : k + B].mean(axis=0) for k in range(0, len(v), B)])
+
+
+def expand(u, shape, B, G):
+    """Return the mask, entry by entry: that of the instance's block and the unit's group."""
+    return np.array([[u[n // B, k // G] for k in range(shape[1])] for n in range(shape[0])])
+
+
+def forward(P, x, masks, act=np.tanh, B=1, G=1):
+    """Return the policies' logits, a list, and the softmax's; `P` maps names to arrays.
+
+    With B instances a block and G units a group, `masks` holds the decisions.
+    """
     s, zs = x, []
     for i, u in enumerate(masks, start=1):
-        zs.append(s @ P[f"Z_{i}"] + P[f"o_{i}"])
-        s = act(s @ P[f"W_{i}"] + P[f"b_{i}"]) * u
+        zs.append(block_mean(s, B) @ P[f"Z_{i}"] + P[f"o_{i}"])
+        h = act(s @ P[f"W_{i}"] + P[f"b_{i}"])
+        s = h * expand(u, h.shape, B, G)
     return zs, s @ P["W_out"] + P["b_out"]
 
 

@@ -36,7 +36,11 @@ def network_of(experiment):
     """Return a network in float32, as in training, with no parameter at zero."""
     widths = (N_IN, *experiment.n_units, N_CLASSES)
     rate = 0.4 if experiment.policy else None
-    network = MaskedNetwork(np.random.default_rng(0), widths, initial_rate=rate)
+    network = MaskedNetwork(
+        np.random.default_rng(0), widths, initial_rate=rate,
+        instances_per_block=experiment.instances_per_block,
+        units_per_block=experiment.units_per_block,
+    )  # fmt: skip
     rng = np.random.default_rng(1)
     for p in network.all_parameters:
         p.set_value(rng.normal(0, 0.7, p.get_value().shape).astype("float32"))
@@ -44,10 +48,12 @@ def network_of(experiment):
 
 
 def batches(experiment):
-    """Yield mini-batches with masks: (x, y, one mask a hidden layer); the last ones are smaller."""
+    """Yield mini-batches with decisions (x, y, an array a layer); the last are smaller."""
     rng = np.random.default_rng(2)
+    B, G = experiment.instances_per_block, experiment.units_per_block
     for N in BATCH_SIZES:
-        masks = [rng.integers(0, 2, (N, n)).astype("float32") for n in experiment.n_units]
+        shapes = [(-(-N // B), -(-n // G)) for n in experiment.n_units]
+        masks = [rng.integers(0, 2, shape).astype("float32") for shape in shapes]
         x = rng.normal(size=(N, N_IN)).astype("float32")
         yield x, rng.integers(0, N_CLASSES, N).astype("int32"), masks
 
@@ -68,25 +74,27 @@ def numpy_baseline(C, e, average):
 def numpy_step(P, x, y, masks, e, averages):
     """Return the parameters and moving averages after one step of section 3.3."""
     after, averages = dict(P), list(averages)
+    blocks = {"B": e.instances_per_block, "G": e.units_per_block}
     names = [name for name in P if name[0] in "Wb"]
 
     def loss(P):
-        nll = reference.nll(reference.forward(P, x, masks)[1], y)
+        nll = reference.nll(reference.forward(P, x, masks, **blocks)[1], y)
         squares = sum((P[name] ** 2).sum() for name in names if name[0] == "W")
         return (nll.sum() if e.loss_reduction == "sum" else nll.mean()) + e.l2 * squares
 
     for name, grad in reference.gradient(loss, P, names).items():
         after[name] = P[name] - e.learning_rate * grad
 
-    zs, logits = reference.forward(P, x, masks)
+    zs, logits = reference.forward(P, x, masks, **blocks)
+    nll = reference.block_mean(reference.nll(logits, y), e.instances_per_block)
     kls = [reference.kl(z, e.q) for z in zs]
     for i, u in enumerate(masks):
         counted = kls if e.kl_gradient == "score" else kls[i + 1 :]
-        C = reference.nll(logits, y) + e.lam * sum(counted, np.zeros(len(y)))
+        C = nll + e.lam * sum(counted, np.zeros(len(nll)))
         b, averages[i] = numpy_baseline(C, e, averages[i])
 
         def surrogate(P, i=i, u=u, c=C - b):
-            z = reference.forward(P, x, masks)[0][i]
+            z = reference.forward(P, x, masks, **blocks)[0][i]
             direct = e.lam * reference.kl(z, e.q).mean() if e.kl_gradient == "total" else 0
             return (c * reference.log_pi(z, u)).mean() + direct
 
@@ -96,12 +104,16 @@ def numpy_step(P, x, y, masks, e, averages):
     return after, averages
 
 
-def numpy_statistics(P, x, y, masks):
-    """Return mean nll, active fractions and entropies per unit."""
-    zs, logits = reference.forward(P, x, masks)
+def numpy_statistics(P, x, y, masks, e):
+    """Return mean nll, active fractions and entropies per decision."""
+    B, G = e.instances_per_block, e.units_per_block
+    zs, logits = reference.forward(P, x, masks, B=B, G=G)
     return np.array(
         [reference.nll(logits, y).mean()]
-        + [u.mean() for u in masks]
+        + [
+            reference.expand(u, (len(y), n), B, G).mean()
+            for u, n in zip(masks, e.n_units, strict=True)
+        ]
         + [reference.entropy(z).mean() / z.shape[1] for z in zs]
     )
 
@@ -111,10 +123,29 @@ def numpy_statistics(P, x, y, masks):
 @pytest.mark.parametrize("baseline", BASELINES)
 @pytest.mark.parametrize("n_units", [(3,), (3, 2)], ids=str)
 def test_step_is_that_of_numpy(n_units, baseline, kl_gradient, loss_reduction):
-    """Three steps with given masks: every parameter, the moving averages, the statistics."""
-    e = experiment(
-        n_units=n_units, baseline=baseline, kl_gradient=kl_gradient, loss_reduction=loss_reduction
+    """With a mask for every example and unit."""
+    check_steps(
+        experiment(
+            n_units=n_units,
+            baseline=baseline,
+            kl_gradient=kl_gradient,
+            loss_reduction=loss_reduction,
+        )
     )
+
+
+@pytest.mark.parametrize("kl_gradient", ["total", "score"])
+@pytest.mark.parametrize("baseline", BASELINES)
+@pytest.mark.parametrize(("B", "G"), [(2, 1), (1, 2), (2, 2), (4, 3)])
+def test_step_with_blocks_is_that_of_numpy(B, G, baseline, kl_gradient):
+    """Mini-batches of 5, 3 and 1 and layers of 3 and 2: whole and shorter blocks and groups."""
+    settings = {"instances_per_block": B, "units_per_block": G}
+    check_steps(experiment(baseline=baseline, kl_gradient=kl_gradient, **settings))
+
+
+def check_steps(e):
+    """Three steps with given masks: every parameter, the moving averages, the statistics."""
+    n_units, baseline = e.n_units, e.baseline
     network = network_of(e)
     x, y, U = pt.fmatrix("x"), pt.ivector("y"), [pt.fmatrix() for _ in n_units]
     step = training_step(network, x, y, e, mask=reference.given(U))
@@ -123,7 +154,7 @@ def test_step_is_that_of_numpy(n_units, baseline, kl_gradient, loss_reduction):
     for images, labels, masks in batches(e):
         statistics = f(images, labels, *masks)
         assert statistics.dtype == "float32"
-        expected = numpy_statistics(P, images, labels, masks)
+        expected = numpy_statistics(P, images, labels, masks, e)
         np.testing.assert_allclose(statistics, expected, rtol=1e-4, atol=1e-5)
         P, averages = numpy_step(P, images, labels, masks, e, averages)
         for name, value in reference.values(network).items():
@@ -148,7 +179,7 @@ def test_policy_off():
         P |= {f"Z_{i}": np.zeros((P[f"W_{i}"].shape[0], n)), f"o_{i}": np.zeros(n)}
     for images, labels, masks in batches(e):
         ones = [np.ones_like(u) for u in masks]
-        expected = numpy_statistics(P, images, labels, ones)[:1]
+        expected = numpy_statistics(P, images, labels, ones, e)[:1]
         np.testing.assert_allclose(f(images, labels), expected, rtol=1e-5)
         after, _ = numpy_step(P, images, labels, ones, e, [0.0, 0.0])
         P |= {p.name: after[p.name] for p in network.params}
@@ -175,7 +206,7 @@ def test_one_draw_serves_both_steps():
     images, labels, _ = next(batches(e))
     for _ in range(2):
         statistics, *masks = f(images, labels)
-        expected = numpy_statistics(P, images, labels, masks)
+        expected = numpy_statistics(P, images, labels, masks, e)
         np.testing.assert_allclose(statistics, expected, rtol=1e-4, atol=1e-5)
         P, _ = numpy_step(P, images, labels, masks, e, [0.0, 0.0])
         for name, value in reference.values(network).items():

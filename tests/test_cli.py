@@ -123,6 +123,20 @@ def test_evaluate_prints_the_recorded_errors_by_all_rules(trained, small_data):
     assert run("evaluate", trained).stdout == result.stdout
 
 
+def test_evaluate_with_other_blocks(trained, small_data, tmp_path):
+    def active(*options):
+        result = run("evaluate", trained, "--data", small_data, *options)
+        assert result.exit_code == 0, result.output
+        return [line.split()[4:] for line in result.stdout.splitlines()[1:]]
+
+    assert active("--instances-per-block", 1) == active() != active("--instances-per-block", 8)
+    assert run("evaluate", trained, "--instances-per-block", 0).exit_code == 2
+    plain = tmp_path / "plain.hdf5"
+    run("train", "baseline-500", *SMALL, "--data", small_data, "--out", plain, "--quiet")
+    refused = run("evaluate", plain, "--data", small_data, "--instances-per-block", 8)
+    assert_refused(refused, "no policies", "leave instances_per_block out")
+
+
 def test_evaluate_refuses_other_data(trained, tmp_path):
     larger = write_dataset(tmp_path / "larger", shape=(9, 9))
     assert_refused(run("evaluate", trained, "--data", larger), "64 pixels", "81 pixels", "--data")

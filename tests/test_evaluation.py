@@ -7,6 +7,7 @@ from reference import AS_WRITTEN
 
 from reinforce_dropout import evaluation
 from reinforce_dropout.datasets import Examples
+from reinforce_dropout.errors import DataError
 from reinforce_dropout.evaluation import compile_evaluation
 from reinforce_dropout.network import MaskedNetwork
 
@@ -26,10 +27,10 @@ def examples(n, n_in=4, n_classes=3, seed=0):
     return Examples(images, rng.integers(0, n_classes, n).astype("int32"))
 
 
-def network_of(widths, policies=True):
+def network_of(widths, policies=True, **options):
     """Return a network in float32 whose units take part at all kinds of rates."""
     network = MaskedNetwork(
-        np.random.default_rng(0), widths, initial_rate=0.3 if policies else None
+        np.random.default_rng(0), widths, initial_rate=0.3 if policies else None, **options
     )
     rng = np.random.default_rng(1)
     for p in network.all_parameters:
@@ -45,18 +46,20 @@ def draw(z, rng):
 RULES = [draw, lambda z, rng: reference.sigm(z), lambda z, rng: z > 0]
 
 
-def numpy_evaluation(network, data, n_hidden):
+def numpy_evaluation(network, data, n_hidden, B=1, G=1, size=7):
     """Return errors (3,) and active fractions (3, L), example by example."""
     P, rng = reference.values(network), np.random.default_rng(SEED)
     wrong, active = np.zeros(3), np.zeros((3, n_hidden))
-    for start in range(0, len(data), 7):
-        x, y = data.images[start : start + 7], data.labels[start : start + 7]
+    for start in range(0, len(data), size):
+        x, y = data.images[start : start + size], data.labels[start : start + size]
         for r, rule in enumerate(RULES):
             s = x.astype("float64")
             for i in range(1, n_hidden + 1):
-                u = rule(s @ P[f"Z_{i}"] + P[f"o_{i}"], rng)
-                active[r, i - 1] += u.mean(axis=1).sum()
-                s = np.tanh(s @ P[f"W_{i}"] + P[f"b_{i}"]) * u
+                u = rule(reference.block_mean(s, B) @ P[f"Z_{i}"] + P[f"o_{i}"], rng)
+                h = np.tanh(s @ P[f"W_{i}"] + P[f"b_{i}"])
+                mask = reference.expand(u, h.shape, B, G)
+                active[r, i - 1] += mask.mean(axis=1).sum()
+                s = h * mask
             wrong[r] += (np.argmax(s @ P["W_out"] + P["b_out"], axis=1) != y).sum()
     return wrong / len(data), active / len(data)
 
@@ -74,6 +77,28 @@ def test_exact_whatever_the_number_of_examples(hidden):
         assert errors.dtype == active.dtype == "float64"
         np.testing.assert_allclose(errors, expected_errors, rtol=1e-12)
         np.testing.assert_allclose(active, expected_active, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("B", "size"), [(2, 6), (3, 6), (7, 7), (10, 10), (10**6, 10**6)])
+def test_blocks_do_not_depend_on_how_the_examples_are_sliced(B, size):
+    """At most 7 at once, but whole blocks; only the last of all is shorter."""
+    network = network_of((4, 5, 6, 3), instances_per_block=B, units_per_block=2)
+    evaluate = compile_evaluation(network, AS_WRITTEN, SEED)
+    for n in (1, 7, 23):
+        data = examples(n)
+        errors, active = evaluate(data)
+        expected = numpy_evaluation(network, data, 2, B, 2, size)
+        np.testing.assert_allclose(errors, expected[0], rtol=1e-12)
+        np.testing.assert_allclose(active, expected[1], rtol=1e-5)
+        whole = numpy_evaluation(network, data, 2, B, 2, 10**6)
+        np.testing.assert_allclose(errors[1:], whole[0][1:], rtol=1e-12)
+
+
+def test_no_examples_are_refused():
+    """With one sentence."""
+    evaluate = compile_evaluation(network_of((4, 5, 3)), AS_WRITTEN, SEED)
+    with pytest.raises(DataError, match="there are no examples to evaluate: give one or more."):
+        evaluate(examples(0))
 
 
 def test_the_last_examples_count():

@@ -60,7 +60,7 @@ def check_sentence(error, *parts):
 
 NOT_NEGATIVE = ["learning_rate", "policy_learning_rate", "l2", "lam"]
 FRACTIONS = ["q", "initial_rate", "validation_fraction"]
-COUNTS = ["batch_size", "n_epochs", "patience"]
+COUNTS = ["batch_size", "n_epochs", "patience", "instances_per_block", "units_per_block"]
 BAD = [
     *[(name, value, "0 or more") for name in [*NOT_NEGATIVE, "seed"] for value in (-1, -5)],
     *[(name, -1e-9, "0 or more") for name in NOT_NEGATIVE],
@@ -83,6 +83,7 @@ BAD = [
     ("baseline", "median", f"one of {', '.join(BASELINES)}"),
     ("kl_gradient", "", "one of total, score"),
     ("evaluation_rule", "mode", "one of sampled, expected, thresholded"),
+    ("block_state", "median", "one of mean, max"),
     # Wrong types.
     *[
         (field.name, value, "a finite number")
@@ -104,7 +105,7 @@ BAD = [
     ],
     *[
         (name, value, "true or false")
-        for name in ("policy", "shuffle")
+        for name in ("policy", "shuffle", "uniform")
         for value in (1, "no", None)
     ],
     *[
@@ -233,3 +234,51 @@ def test_every_field_is_documented():
     """In the docstring of the class, as a parameter."""
     entries = re.findall(r"^(\w+) : ", inspect.getdoc(Experiment), flags=re.MULTILINE)
     assert entries == FIELDS
+
+
+@pytest.mark.parametrize(
+    ("fields", "parts"),
+    [
+        ({"instances_per_block": 21}, ["instances_per_block is 21", "20 or less", "batch_size"]),
+        ({"policy": False, "instances_per_block": 2}, ["are for policies", "policy to true"]),
+        ({"policy": False, "units_per_block": 2}, ["are for policies", "policy to true"]),
+        ({"policy": False, "uniform": True}, ["are for policies", "policy to true"]),
+        *[
+            (
+                {"instances_per_block": 20, "baseline": baseline},
+                [f"baseline={baseline}", "set baseline=moving-average"],
+            )
+            for baseline in ("batch-mean", "leave-one-out-mean", "batch-minimum")
+        ],
+    ],
+    ids=str,
+)
+def test_blocks_that_do_not_go_with_the_rest_are_refused(fields, parts):
+    """With one sentence that says which and what to set."""
+    with pytest.raises(ExperimentError) as error:
+        Experiment(**fields)
+    check_sentence(error, *parts)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"instances_per_block": 19},
+        {"instances_per_block": 20, "baseline": "moving-average"},
+        {"instances_per_block": 20, "baseline": "none"},
+        {"instances_per_block": 20, "uniform": True},
+        {"batch_size": 1},
+        {"units_per_block": 10_000},
+    ],
+    ids=str,
+)
+def test_blocks_that_go_with_the_rest(fields):
+    """The same rules refuse no more than they must."""
+    assert Experiment(**fields).as_dict().items() >= fields.items()
+
+
+def test_experiments_of_before_block_dropout_load():
+    """A record without the fields is of a per-instance policy."""
+    new = ("instances_per_block", "units_per_block", "block_state", "uniform")
+    old = {k: v for k, v in preset("policy-500").as_dict().items() if k not in new}
+    assert Experiment.from_dict(old) == preset("policy-500")

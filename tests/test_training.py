@@ -135,6 +135,38 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert_same_run(training.train(stateful, path, data=small_data, **QUIET), uninterrupted)
 
 
+def test_blocks_interrupted_and_resumed(stateful, small_data, tmp_path, monkeypatch):
+    """One block a mini-batch, the last shorter; its evaluation is repeated, and with other blocks.
+
+    250 examples for training, 50 for validation.
+    """
+    experiment = stateful.replace(
+        n_units=(12,), n_epochs=2, instances_per_block=20, units_per_block=5
+    )
+    whole = training.train(experiment, tmp_path / "whole.hdf5", data=small_data, **QUIET)
+    assert whole.best["Z_1"].shape[1] == 3 and whole.best["W_1"].shape[1] == 12
+    updates = iter(range(1, 1000))
+
+    def interrupt(_bar):
+        if next(updates) == 17:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.ProgressBar, "update", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(experiment, tmp_path / "run.hdf5", data=small_data, **QUIET)
+    record = training.train(experiment, tmp_path / "run.hdf5", data=small_data, **QUIET)
+    assert_same_run(record, whole)
+    valid, best = datasets.load(small_data).valid, whole.best_attributes["epoch"] - 1
+    recorded = whole.curves["valid_error"][best]
+    as_trained = load_evaluation(record)(valid)
+    np.testing.assert_array_equal(as_trained.errors, recorded)
+    other = load_evaluation(record, instances_per_block=1)(valid)
+    assert (other.active_fraction[1] != as_trained.active_fraction[1]).all()
+    with pytest.raises(ExperimentError, match="instances_per_block must be 1 or more, not 0"):
+        load_evaluation(record, instances_per_block=0)
+
+
 def test_killed_at_random_and_resumed_equals_uninterrupted(stateful, small_data, tmp_path):
     """kill -9, five times at random instants while the record is rewritten every epoch."""
     path, experiment = tmp_path / "run.hdf5", stateful.replace(n_epochs=400)
