@@ -75,6 +75,23 @@ def block_state(s, instances_per_block, how="mean"):
     return s[_members(s, instances_per_block)[0]].max(axis=1)
 
 
+def expand_units(u, n_units, units_per_block):
+    """Repeat the decisions for every unit of the group.
+
+    Parameters
+    ----------
+    u : tensor (n_blocks, n_groups)
+    n_units, units_per_block : int
+
+    Returns
+    -------
+    tensor (n_blocks, n_units)
+    """
+    if units_per_block == 1:
+        return u
+    return u[:, np.arange(n_units) // units_per_block]
+
+
 def expand(u, x, n_units, instances_per_block, units_per_block):
     """Repeat the decisions for every instance of the block and every unit of the group.
 
@@ -91,11 +108,8 @@ def expand(u, x, n_units, instances_per_block, units_per_block):
     tensor (m_b, n_units)
         Masks.
     """
-    if units_per_block > 1:
-        u = u[:, np.arange(n_units) // units_per_block]
-    if instances_per_block > 1:
-        u = u[row_numbers(x) // instances_per_block]
-    return u
+    u = expand_units(u, n_units, units_per_block)
+    return u if instances_per_block == 1 else u[row_numbers(x) // instances_per_block]
 
 
 def compilation_mode(mode, instances_per_block):

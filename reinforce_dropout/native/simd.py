@@ -25,12 +25,12 @@ __all__ = [
     "n_threads",
 ]
 
-_HAS_AVX512 = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+HAS_AVX512 = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 #: Bytes in one vector, and vectors in the widest span: together they fit the register file.
-VECTOR_BYTES = 64 if _HAS_AVX512 else 32
+VECTOR_BYTES = 64 if HAS_AVX512 else 32
 SPAN_VECTORS = 8
 #: Rows of the left and of the right factor whose dot products fit the register file together.
-TILE = (4, 4) if _HAS_AVX512 else (4, 2)
+TILE = (4, 4) if HAS_AVX512 else (4, 2)
 #: Rows on the left whose dot products with one row on the right fit it, too.
 DOT_ROWS = 8
 #: Bytes of a row that one call of :func:`combine_rows` handles at most.

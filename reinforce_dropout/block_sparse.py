@@ -1,0 +1,79 @@
+"""A forward pass in which a dropped unit costs nothing: its weights are never read."""
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+
+from reinforce_dropout import bernoulli, blocks
+from reinforce_dropout.network import ForwardPass
+from reinforce_dropout.packed import InUse, Pack, PackedMean, PackedProduct, Unpack
+
+
+class BlockSparseNetwork:
+    """A masked network laid out for inference by blocks.
+
+    The same function of the same parameters and draws as `network.MaskedNetwork.forward`, for masks
+    of zeros and ones.  The weights are copied, transposed so that those of a unit are neighbours: a
+    change of the network's parameters afterwards is not seen.
+
+    Parameters
+    ----------
+    network : MaskedNetwork
+        With policies.
+
+    Attributes
+    ----------
+    network : MaskedNetwork
+    Wt : list of shared (n_units, n_in)
+        Of the hidden layers, then of the output.
+    """
+
+    def __init__(self, network):
+        self.network = network
+        self.Wt = [
+            pytensor.shared(np.ascontiguousarray(W.get_value(borrow=True).T), name=f"{W.name}t")
+            for W in network.weights
+        ]
+
+    def forward(self, x, rng=None, mask=bernoulli.sample):
+        """Propagate `x` block by block through the units that take part.
+
+        Parameters
+        ----------
+        x : tensor (m_b, n_in)
+        rng : random generator variable, optional
+        mask : callable
+            As for `MaskedNetwork.forward`, but with zeros and ones only.
+
+        Returns
+        -------
+        ForwardPass
+            ``S`` holds `x` and then packed activations, see `packed`.
+        """
+        network, size = self.network, self.network.instances_per_block
+        S, Z, decisions, U = [], [], [], []
+        active = InUse(size)(x)
+        packed = Pack(size)(x, active)
+        for layer, policy, Wt, n_units in zip(
+            network.layers, network.policies, self.Wt[:-1], network.n_units, strict=True
+        ):
+            S.append(packed if S else x)
+            z = policy.logits(self._state(packed, active, x))
+            u, rng = mask(z, rng)
+            above = pt.neq(blocks.expand_units(u, n_units, network.units_per_block), 0)
+            packed = layer.activation(PackedProduct(size)(packed, active, Wt, layer.b, above))
+            active = above
+            Z.append(z)
+            decisions.append(u)
+            U.append(blocks.expand(u, x, n_units, size, network.units_per_block))
+        everything = pt.ones((active.shape[0], self.Wt[-1].shape[0]), dtype="bool")
+        logits = PackedProduct(size)(packed, active, self.Wt[-1], network.output.b, everything)
+        logits = Unpack(size)(logits, everything, x.shape[0])
+        return ForwardPass(S, Z, decisions, U, logits, rng)
+
+    def _state(self, packed, active, x):
+        """State of each block, from which a policy decides: `blocks.block_state`."""
+        size, how = self.network.instances_per_block, self.network.block_state
+        if how == "mean":
+            return PackedMean(size)(packed, active, x.shape[0])
+        return blocks.block_state(Unpack(size)(packed, active, x.shape[0]), size, how)

@@ -1,0 +1,139 @@
+"""Vector instructions for blocks of instances: see `simd` for those of mini-batches."""
+
+import itertools
+
+import llvmlite.ir as ir
+from numba import types
+from numba.extending import intrinsic
+
+from reinforce_dropout.native.simd import (
+    _INT,
+    _INT32,
+    HAS_AVX512,
+    VECTOR_BYTES,
+    _cases,
+    _counted_loop,
+    _Vectors,
+)
+
+__all__ = ["TILE_UNITS", "TILE_VECTORS", "transpose_tile", "unit_tile"]
+
+#: Units and vectors of instances whose sums fit the register file together.
+TILE_UNITS, TILE_VECTORS = (12, 2) if HAS_AVX512 else (5, 2)
+
+
+def unit_tile(n_vectors):
+    """Return a function for some units' sums over the units below, for `n_vectors` of instances.
+
+    Parameters
+    ----------
+    n_vectors : int
+        At most `TILE_VECTORS`.
+
+    Returns
+    -------
+    intrinsic
+        ``tile(out, out_stride, Wt, Wt_stride, units, n_units, b, inputs, s, s_stride, n_inputs,
+        zero)``, where the first eleven are addresses, bytes from one row to the next, and counts,
+        and `zero` tells the dtype: ``out[t] = b[units[t]] + sum_k Wt[units[t], inputs[k]] * s[k]``
+        for ``t < n_units <= TILE_UNITS``.
+    """
+
+    @intrinsic
+    def tile(
+        typingctx, out, out_stride, Wt, Wt_stride, units, n_units,
+        b, inputs, s, s_stride, n_inputs, zero,
+    ):  # fmt: skip
+        def codegen(context, builder, signature, args):
+            (
+                out, out_stride, Wt, Wt_stride, units, n_units,
+                b, inputs, s, s_stride, n_inputs, _,
+            ) = args  # fmt: skip
+            v = _Vectors(builder, signature.args[-1])
+
+            def row(base, stride, number):
+                return builder.add(base, builder.mul(stride, number))
+
+            def vectors(base):
+                return [builder.add(base, _INT(j * VECTOR_BYTES)) for j in range(n_vectors)]
+
+            def emit(n):
+                numbers = [builder.load(v.element(units, _INT, _INT(t))) for t in range(n)]
+                rows = [row(Wt, Wt_stride, unit) for unit in numbers]
+                biases = [v.splat(builder.load(v.element(b, v.scalar, unit))) for unit in numbers]
+
+                def body(k, sums):
+                    number = builder.load(v.element(inputs, _INT, k))
+                    s_k = [v.load(place) for place in vectors(row(s, s_stride, k))]
+                    weights = [v.splat(builder.load(v.element(r, v.scalar, number))) for r in rows]
+                    terms = itertools.product(weights, s_k)
+                    return [v.multiply_add(w, x, c) for (w, x), c in zip(terms, sums, strict=True)]
+
+                initial = [bias for bias in biases for _ in range(n_vectors)]
+                sums = iter(_counted_loop(builder, _INT(0), n_inputs, initial, body))
+                for t in range(n):
+                    for place in vectors(row(out, out_stride, _INT(t))):
+                        v.store(next(sums), place)
+
+            _cases(builder, n_units, TILE_UNITS, emit)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 11, zero), codegen
+
+    return tile
+
+
+@intrinsic
+def transpose_tile(typingctx, out, places, s, s_stride, n_rows, n_columns, zero):
+    """Write a tile's columns as rows: ``out[places[k]][i] = s[i, k]``, one vector each.
+
+    The tile has as many rows and columns as a vector has lanes.
+
+    Parameters
+    ----------
+    out : int
+        Address that the places count from.
+    places : int
+        Address of ``int64`` distances in bytes, one for each column; negative: leave it out.
+    s : int
+        Address of the tile's first element.
+    s_stride : int
+        Bytes from one row to the next.
+    n_rows, n_columns : int
+        How many there are; zeros stand for the rest.
+    zero : float32 or float64
+        Tells the dtype.
+    """
+
+    def codegen(context, builder, signature, args):
+        out, places, s, s_stride, n_rows, n_columns, _ = args
+        v = _Vectors(builder, signature.args[-1])
+        columns, none = v.first_lanes(n_columns), v.first_lanes(_INT(0))
+        tile = []
+        for i in range(v.lanes):
+            inside = builder.icmp_signed("<", _INT(i), n_rows)
+            mask = builder.select(inside, columns, none)
+            tile.append(v.load(builder.add(s, builder.mul(s_stride, _INT(i))), mask))
+        step = 1
+        while step < v.lanes:  # swap the blocks beside the diagonal, of 1, 2, 4, ... elements
+            for i in (i for i in range(v.lanes) if not i & step):
+                upper, lower = tile[i], tile[i + step]
+                lanes = range(v.lanes)
+                above = [j if not j & step else v.lanes + j - step for j in lanes]
+                below = [j + step if not j & step else v.lanes + j for j in lanes]
+                tile[i], tile[i + step] = (
+                    builder.shuffle_vector(upper, lower, _indices(chosen))
+                    for chosen in (above, below)
+                )
+            step *= 2
+        for k, column in enumerate(tile):
+            place = builder.load(v.element(places, _INT, _INT(k)))
+            with builder.if_then(builder.icmp_signed(">=", place, _INT(0))):
+                v.store(column, builder.add(out, place))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6, zero), codegen
+
+
+def _indices(numbers):
+    return ir.Constant(ir.VectorType(_INT32, len(numbers)), numbers)
