@@ -25,11 +25,14 @@ class TrainingStep(NamedTuple):
     updates : list of (shared variable, tensor)
     averages : list of shared ()
         State of the moving-average baselines, one a policy; else empty.
+    factor : shared () or None
+        What the weight matrices have to be multiplied by, if not by one: see `block_training`.
     """
 
     statistics: object
     updates: list
     averages: list
+    factor: object = None
 
 
 def network_cost(nll, weights, experiment):
@@ -102,9 +105,13 @@ def training_step(network, x, y, experiment, rng=None, mask=bernoulli.sample):
     updates = network_updates(network, nll, experiment) + reinforce_updates
     if forward.rng is not rng:
         updates.append((rng, forward.rng))
-    statistics = pt.stack(
+    return TrainingStep(statistics(nll, forward), updates, averages)
+
+
+def statistics(nll, forward):
+    """Return `TrainingStep.statistics` of a `network.ForwardPass`."""
+    return pt.stack(
         [nll.mean()]
         + [u.mean() for u in forward.U]
         + [(bernoulli.entropy(z) / z.shape[1].astype(z.dtype)).mean() for z in forward.z]
     )
-    return TrainingStep(statistics, updates, averages)

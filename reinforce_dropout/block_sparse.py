@@ -8,6 +8,9 @@ from reinforce_dropout import bernoulli, blocks
 from reinforce_dropout.network import ForwardPass
 from reinforce_dropout.packed import InUse, Pack, PackedMean, PackedProduct, Unpack
 
+EXECUTIONS = ("dense", "block-sparse")
+"""How a forward pass can be computed: with masks as factors, or leaving out what is dropped."""
+
 
 class BlockSparseNetwork:
     """A masked network laid out for inference by blocks.

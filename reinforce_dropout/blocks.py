@@ -59,8 +59,8 @@ def block_state(s, instances_per_block, how="mean"):
     ----------
     s : tensor (m_b, n_in)
         Activations of the layer below.
-    instances_per_block : int
-        May exceed m_b: then there is one block.
+    instances_per_block : int or None
+        May exceed m_b: then there is one block, and so there is, by a simpler graph, for None.
     how : {"mean", "max"}
         Over the block's own instances, an entry of `BLOCK_STATES`.
 
@@ -70,6 +70,9 @@ def block_state(s, instances_per_block, how="mean"):
     """
     if instances_per_block == 1:
         return s
+    if instances_per_block is None:
+        over_rows = pt.mean if how == "mean" else pt.max
+        return over_rows(s, axis=0, keepdims=True)
     if how == "mean":
         return block_mean(s, instances_per_block)
     return s[_members(s, instances_per_block)[0]].max(axis=1)

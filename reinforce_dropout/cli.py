@@ -105,8 +105,16 @@ def _settings(_context, _option, pairs):
 @click.option(
     "--threads", type=click.IntRange(1), help="Of the products of matrices.  [default: all]"
 )
+@click.option(
+    "--execution",
+    type=click.Choice(["dense", "block-sparse"]),
+    default="dense",
+    show_default=True,
+    help="Whether dropped units are multiplied by 0 or never touched, the latter for mini-batches "
+    "of one block. With the backend jax all is dense.",
+)
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
-def train(preset, seed, epochs, settings, data, out, backend, threads, quiet):
+def train(preset, seed, epochs, settings, data, out, backend, threads, execution, quiet):
     """Train PRESET, keeping its record in an HDF5 file.
 
     The file is replaced after every epoch. The same command on a file that holds an unfinished run
@@ -127,6 +135,7 @@ def train(preset, seed, epochs, settings, data, out, backend, threads, quiet):
             out,
             data=data or "mnist",
             backend=backend,
+            execution=execution,
             n_threads=threads,
             command=command,
             show_progress=not quiet,

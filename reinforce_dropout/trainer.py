@@ -4,8 +4,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
-from reinforce_dropout import backends, blocks, network
-from reinforce_dropout.algorithm import training_step
+from reinforce_dropout import algorithm, backends, block_training, blocks, network
 from reinforce_dropout.errors import DivergenceError
 from reinforce_dropout.evaluation import compile_evaluation
 
@@ -18,17 +17,21 @@ class Trainer:
     experiment : Experiment
     dataset : datasets.Dataset
     mode : pytensor.compile.mode.Mode
+    execution : {"dense", "block-sparse"}
+        Of the training step: the masked network, or only what is in use of it, for mini-batches of
+        one block; see `block_training`.
 
     Attributes
     ----------
     network : MaskedNetwork
+        Its weight matrices are right after every epoch, not within one.
     evaluate : callable
         See `evaluation.compile_evaluation`.
     n_batches : int
         Mini-batches in an epoch; the last may be smaller.
     """
 
-    def __init__(self, experiment, dataset, mode):
+    def __init__(self, experiment, dataset, mode, execution="dense"):
         seeds = experiment.seeds()
         self.experiment, self.train_set = experiment, dataset.train
         self.n_batches = -(-len(dataset.train) // experiment.batch_size)
@@ -37,8 +40,9 @@ class Trainer:
         self.rng = pytensor.shared(np.random.default_rng(seeds.masks), name="mask_rng")
         mode = blocks.compilation_mode(mode, self.network.instances_per_block)
         x, y = pt.fmatrix("x"), pt.ivector("y")
-        step = training_step(self.network, x, y, experiment, self.rng)
-        self.averages = step.averages
+        build = algorithm if execution == "dense" else block_training
+        step = build.training_step(self.network, x, y, experiment, self.rng)
+        self.averages, self.factor = step.averages, step.factor
         self.step = backends.function(
             [x, y], step.statistics, updates=step.updates, mode=mode, trust_input=True
         )
@@ -71,6 +75,8 @@ class Trainer:
             if not np.isfinite(statistics).all():
                 raise DivergenceError(f"the loss is not finite at mini-batch {k} of epoch")
             on_update()
+        if self.factor is not None:
+            block_training.normalise(self.network, self.factor)
         if not all(np.isfinite(value).all() for value in self.state().values()):
             raise DivergenceError(f"a parameter is not finite after mini-batch {k} of epoch")
         return total / len(labels)

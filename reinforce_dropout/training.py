@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from reinforce_dropout import backends, datasets, interrupts, provenance, records, threads
+from reinforce_dropout.block_sparse import EXECUTIONS
 from reinforce_dropout.early_stopping import Patience
 from reinforce_dropout.errors import DivergenceError, ExperimentError, RecordError
 from reinforce_dropout.evaluation import error_by_rule
@@ -21,8 +22,8 @@ SECONDS_BETWEEN_WRITES = 5.0
 
 
 def train(
-    experiment, path, *, data="mnist", backend="auto", n_threads=None, command=(),
-    show_progress=True, row=0,
+    experiment, path, *, data="mnist", backend="auto", execution="dense", n_threads=None,
+    command=(), show_progress=True, row=0,
 ):  # fmt: skip
     """Train until early stopping or the last epoch, keeping the record at `path`.
 
@@ -38,6 +39,9 @@ def train(
         "mnist", or a folder of IDX files, see `datasets.load`.
     backend : str
         See `backends.resolve`.
+    execution : {"dense", "block-sparse"}
+        Block-sparse training touches only the units in use, where every mini-batch is one block:
+        the same updates but for rounding. The backend jax, which has no code for it, stays dense.
     n_threads : int, optional
         Threads of the linear algebra; by default as many as the machine offers. A resumed run
         keeps the number it began with, as the rounding of sums depends on it.
@@ -59,23 +63,45 @@ def train(
         On Ctrl-C or SIGTERM, after the last whole epoch has been saved.
     """
     backend = backends.resolve(backend)
+    check_execution(experiment, execution)
+    if backend == "jax":
+        execution = "dense"
     records.refuse_unwritable(path)
     with records.lock(path):
         dataset = datasets.load(data, experiment.validation_fraction)
         check_fit(experiment, dataset)
         with threads.limited(n_threads):
             facts = provenance.collect(command or [sys.executable])
-        record = _begin_or_continue(path, experiment, dataset, backend, facts)
+        record = _begin_or_continue(path, experiment, dataset, backend, execution, facts)
         if record.attributes["status"] == "finished":
             return record
         with threads.limited(record.attributes["n_threads"]):
-            trainer = Trainer(experiment, dataset, backends.mode(backend))
+            trainer = Trainer(experiment, dataset, backends.mode(backend), execution)
             bar = ProgressBar(experiment.name, backend, show_progress, row)
             try:
                 with interrupts.deferred() as pending:
                     return _run(trainer, dataset, record, path, bar, pending)
             finally:
                 bar.close()
+
+
+def check_execution(experiment, execution):
+    """Refuse an execution that does not suit the experiment.
+
+    Raises
+    ------
+    ExperimentError
+    """
+    if execution not in EXECUTIONS:
+        raise ExperimentError(
+            f"there is no execution {execution!r}; there are {' and '.join(EXECUTIONS)}."
+        )
+    size = experiment.batch_size
+    if execution == "block-sparse" and not (experiment.instances_per_block == size > 1):
+        raise ExperimentError(
+            "block-sparse training needs mini-batches of one block: set instances_per_block to "
+            f"batch_size ({size}), or leave the execution dense."
+        )
 
 
 def check_fit(experiment, dataset):
@@ -99,7 +125,7 @@ def check_fit(experiment, dataset):
         )
 
 
-def _begin_or_continue(path, experiment, dataset, backend, facts):
+def _begin_or_continue(path, experiment, dataset, backend, execution, facts):
     """Return the record at `path` when it is of this very run, or a new one."""
     attributes = {
         "experiment": experiment.as_dict(),
@@ -109,6 +135,7 @@ def _begin_or_continue(path, experiment, dataset, backend, facts):
         "data": dataset.name,
         "data_sha256": dataset.sha256,
         "backend": backend,
+        "execution": execution,
         **facts,
         "started": provenance.now(),
         "ended": "",
@@ -116,9 +143,10 @@ def _begin_or_continue(path, experiment, dataset, backend, facts):
     if not Path(path).exists():
         return Record(attributes, {}, {}, {}, {}, {})
     record = records.read(path)
-    found = record.attributes
+    found = {"execution": "dense"} | record.attributes  # older records do not say
     differing = list(experiment.differences(Experiment.from_dict(found["experiment"])))
-    differing += [name for name in ("data_sha256", "backend") if found[name] != attributes[name]]
+    own = ("data_sha256", "backend", "execution")
+    differing += [name for name in own if found[name] != attributes[name]]
     if differing:
         raise RecordError(
             f"{path} holds another run ({', '.join(differing)} differ): "

@@ -7,7 +7,7 @@ of a training step, and rewrites (:mod:`.rewrites`) put them there when the grap
 
 from pytensor.compile.mode import get_mode
 
-from reinforce_dropout.native import packed  # noqa: F401 - registers its kernels with PyTensor
+from reinforce_dropout.native import packed, submatrix  # noqa: F401 - register their kernels
 from reinforce_dropout.native.rewrites import TAG
 
 __all__ = ["mode"]

@@ -21,6 +21,7 @@ from reinforce_dropout.native.products import (
     ProductTransposed,
     RankUpdates,
 )
+from reinforce_dropout.submatrix import PutSubmatrix
 
 __all__ = ["TAG"]
 
@@ -143,6 +144,14 @@ def rank_updates_inplace(fgraph, node):
     return RankUpdates(node.op.n_matrices, inplace=True)(*node.inputs, return_list=True)
 
 
+@node_rewriter([PutSubmatrix])
+def put_submatrix_inplace(fgraph, node):
+    """Let the part overwrite its matrix, if nothing needs the old values afterwards."""
+    if node.op.inplace:
+        return None
+    return [PutSubmatrix(inplace=True)(*node.inputs)]
+
+
 # PyTensor runs its own two at 1.7, makes element-wise loops at 49 and allows in-place at 50.
 optdb.register("native_dot22", dfs_rewriter(local_dot_to_dot22), TAG, position=1.70)
 optdb.register("native_gemm", GemmOptimizer(), TAG, position=1.71)
@@ -153,4 +162,9 @@ optdb.register("native_merge", dfs_rewriter(merge_rank_updates), TAG, position=1
 optdb.register("native_pairs", dfs_rewriter(pair_products, pair_rank_updates), TAG, position=1.74)
 optdb.register("native_masks", dfs_rewriter(mask_product_transposed), TAG, position=48.8)
 optdb.register("native_elementwise", dfs_rewriter(fast_elementwise), TAG, position=48.9)
-optdb.register("native_inplace", dfs_rewriter(rank_updates_inplace), TAG, position=50.2)
+optdb.register(
+    "native_inplace",
+    dfs_rewriter(rank_updates_inplace, put_submatrix_inplace),
+    TAG,
+    position=50.2,
+)
