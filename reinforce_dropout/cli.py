@@ -51,10 +51,10 @@ backend_option = click.option(
 
 @main.command()
 def presets():
-    """List the presets: the experiments of section 4 of the paper."""
-    from reinforce_dropout.experiment import PRESETS, Experiment
+    """List the presets: the experiments of section 4 of the paper, and block dropout."""
+    from reinforce_dropout.experiment import BLOCK_PRESETS, PRESETS, Experiment
 
-    for name, experiment in PRESETS.items():
+    for name, experiment in (PRESETS | BLOCK_PRESETS).items():
         click.echo(f"{name}: hidden units {'-'.join(map(str, experiment.n_units))}")
         for field, (value, default) in experiment.differences(Experiment()).items():
             if field not in ("name", "n_units"):

@@ -85,16 +85,17 @@ def read_results(options):
     return report.read_by_preset(path for path in paths if path.exists())
 
 
-def train(options, name, row=0):
-    """Train a preset, go on with its run, or return it if it is finished.
+def train(options, experiment, row=0, execution="dense"):
+    """Train an experiment, go on with its run, or return it if it is finished.
 
     Parameters
     ----------
     options : argparse.Namespace
-    name : str
-        Of the preset.
+    experiment : Experiment
     row : int
         Line of the terminal for the progress bar.
+    execution : str
+        See `training.train`.
 
     Returns
     -------
@@ -105,10 +106,9 @@ def train(options, name, row=0):
     ReinforceDropoutError, KeyboardInterrupt
         See `training.train`.
     """
-    experiment = preset(name)
     if options.quick:
         experiment = experiment.replace(n_epochs=QUICK_EPOCHS)
-    path = run_path(options, name)
+    path = run_path(options, experiment.name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -121,6 +121,7 @@ def train(options, name, row=0):
         experiment,
         path,
         data=options.data,
+        execution=execution,
         n_threads=N_THREADS,
         command=["python", script, *sys.argv[1:]],
         row=row,
@@ -129,7 +130,7 @@ def train(options, name, row=0):
 
 def reproduce(options, name):
     """Train one preset and print what the paper says of it beside our numbers."""
-    this_run = {name: train(options, name)}
+    this_run = {name: train(options, preset(name))}
     print(report.table(read_results(options), this_run, options.quick, (name,)), end="")
 
 

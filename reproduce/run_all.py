@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from reinforce_dropout import report
 from reinforce_dropout.errors import ReinforceDropoutError
+from reinforce_dropout.experiment import preset
 
 LONGEST_FIRST = ("policy-800-800", "policy-500", "baseline-500")
 
@@ -104,7 +105,7 @@ def _train(options, name):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if _stop.is_set():
             raise KeyboardInterrupt
-        return common.train(options, name, _row)
+        return common.train(options, preset(name), _row)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

@@ -55,9 +55,7 @@ def test_steps_and_shrinking_are_those_of_the_dense_step(fields, mode):
     block_training.normalise(sparse, step.factor)
     assert step.factor.get_value() == 1
     for name, value in dense.values().items():
-        np.testing.assert_allclose(
-            sparse.values()[name], value, rtol=1e-4, atol=3e-6, err_msg=name
-        )
+        np.testing.assert_allclose(sparse.values()[name], value, rtol=1e-4, atol=3e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("kept", [0, 1])

@@ -29,7 +29,8 @@ from test_report import make_record
 from reinforce_dropout import interrupts
 from reinforce_dropout.errors import DataError
 
-def train(options, name, row=0):
+def train(options, experiment, row=0):
+    name = experiment.name
     (options.root / f"{{name}}.began").write_text(f"{{row}} {{time.monotonic()}} {{os.getpid()}}")
     behaviour = os.environ.get(name.replace("-", "_"), "train")
     if behaviour == "refuse":

@@ -1,0 +1,94 @@
+"""Section 4, block dropout: what a policy that decides for whole blocks costs in accuracy.
+
+The paper times block dropout at 15 % of the units and reports no error rate. This trains, one after
+the other: the preset block-800-800; the same network with uniform block dropout, the rate being
+what the trained policy came to; and a plain network with as many units as were active then. It
+writes figures/block_dropout.md with their errors beside the per-instance policy's.
+
+All records go to runs/, and a run goes on where it was interrupted.
+"""
+
+import sys
+
+import common
+
+from reinforce_dropout import records, report
+from reinforce_dropout.experiment import preset
+
+NAMES = ("block-800-800", "uniform-block-800-800", "dense-as-active")
+PER_INSTANCE = "policy-800-800"
+
+
+def uniform(block):
+    """Return the experiment with uniform block dropout at the rate that a run came to."""
+    active = best_active(block)
+    return preset(NAMES[0]).replace(
+        name=NAMES[1], uniform=True, initial_rate=round(float(active.mean()), 3)
+    )
+
+
+def dense(block):
+    """Return the experiment without policies with as many units as were active in a run."""
+    n_units = preset(NAMES[0]).n_units
+    widths = [round(n * rate) for n, rate in zip(n_units, best_active(block), strict=True)]
+    return preset("baseline-500").replace(name=NAMES[2], n_units=tuple(widths))
+
+
+def best_active(record):
+    """Return the active fraction of each layer (L,) in the epoch of the lowest validation error."""
+    return record.curves["active_fraction"][record.best_attributes["epoch"] - 1]
+
+
+def train_all(options):
+    """Train the three networks and write the table."""
+    block = common.train(options, preset(NAMES[0]), execution="block-sparse")
+    runs = {NAMES[0]: block}
+    runs[NAMES[1]] = common.train(options, uniform(block), execution="block-sparse")
+    runs[NAMES[2]] = common.train(options, dense(block))
+    path = common.results_path(options, PER_INSTANCE)
+    if path.exists():
+        runs[PER_INSTANCE] = records.read(path)
+    folder = options.root / "figures" / ("quick" if options.quick else "")
+    write_table(runs, folder)
+
+
+def redraw(options):
+    """Write the table of the recorded runs, if they are there."""
+    paths = {name: common.results_path(options, f"blocks/{name}") for name in NAMES}
+    paths[PER_INSTANCE] = common.results_path(options, PER_INSTANCE)
+    if all(path.exists() for path in paths.values()):
+        runs = {name: records.read(path) for name, path in paths.items()}
+        write_table(runs, options.root / "figures")
+
+
+def write_table(runs, folder):
+    """Write and print the table of errors, `runs` by name."""
+    path = folder / "block_dropout.md"
+    report.write_whole(path, table(runs).encode())
+    print(table(runs), end="")
+    print(f"Written: {path}", file=sys.stderr)
+
+
+def table(runs):
+    """Return the errors and active fractions of the best models in Markdown."""
+    rows = [
+        "| network | units active at the best epoch | validation error | test error | epochs |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, run in runs.items():
+        active = "all"
+        if "active_fraction" in run.curves:
+            fractions = best_active(run)
+            by_layer = ", ".join(f"{100 * a:.1f}" for a in fractions)
+            active = f"{100 * fractions.mean():.1f} % ({by_layer})"
+        best, epochs = run.best_attributes, len(run.curves["train_nll"])
+        widths = "-".join(map(str, run.attributes["experiment"]["n_units"]))
+        rows.append(
+            f"| {name} ({widths}) | {active} | {100 * best['valid_error']:.2f} % "
+            f"| {100 * best['test_error']:.2f} % | {best['epoch']} of {epochs} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(common.main(__doc__, train_all))
