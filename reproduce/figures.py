@@ -1,12 +1,16 @@
-"""Redraw Figure 1 and the table from the recorded runs in reproduce/results/; nothing is trained.
+"""Redraw all figures and tables from the recorded runs in reproduce/results/; nothing is trained.
 
-Writes figures/figure1.png, figures/figure1.pdf, figures/table.md, and in figures/kl_gradient.md the
-two readings of the gradient side by side for the 800-800 network.
+Writes figures/figure1.png, figures/figure1.pdf and figures/table.md; in figures/kl_gradient.md the
+two readings of the gradient side by side for the 800-800 network; and, where they have been
+recorded, training_speed, block_speedup and block_dropout.
 """
 
 import sys
 
+import block_dropout
+import block_speedup
 import common
+import training_speed
 
 from reinforce_dropout import records, report
 from reinforce_dropout.errors import RecordError
@@ -31,6 +35,11 @@ def redraw(options):
     recorded = common.read_results(options)
     write_readings(options, recorded["policy-800-800"])
     common.write_report(options, recorded, report.table(recorded))
+    block_dropout.redraw(options)
+    for script in (training_speed, block_speedup):
+        path = common.results_path(options, script.__name__)
+        if path.exists():
+            script.redraw(path, options.root / "figures")
 
 
 def write_readings(options, literal):
