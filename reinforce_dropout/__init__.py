@@ -19,9 +19,11 @@ __version__ = "0.1.0"
 # The version comes first: the modules below record it.
 from reinforce_dropout import baselines, bernoulli, costs, reinforce, updates  # noqa: E402
 from reinforce_dropout.early_stopping import Patience  # noqa: E402
+from reinforce_dropout.evaluation import load_evaluation  # noqa: E402
 from reinforce_dropout.experiment import PRESETS, Experiment, preset  # noqa: E402
 from reinforce_dropout.network import MaskedNetwork  # noqa: E402
 from reinforce_dropout.policy import SigmoidBernoulliPolicy  # noqa: E402
+from reinforce_dropout.prediction import load_prediction  # noqa: E402
 from reinforce_dropout.training import train  # noqa: E402
 
 __all__ = [
@@ -33,6 +35,8 @@ __all__ = [
     "baselines",
     "bernoulli",
     "costs",
+    "load_evaluation",
+    "load_prediction",
     "preset",
     "reinforce",
     "train",

@@ -1,15 +1,71 @@
 """A forward pass in which a dropped unit costs nothing: its weights are never read."""
 
+import logging
+
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from pytensor.compile.mode import get_mode
+from pytensor.link.jax import JAXLinker
 
 from reinforce_dropout import bernoulli, blocks
-from reinforce_dropout.network import ForwardPass
+from reinforce_dropout.errors import ExperimentError
+from reinforce_dropout.network import ForwardPass, expected
 from reinforce_dropout.packed import InUse, Pack, PackedMean, PackedProduct, Unpack
 
 EXECUTIONS = ("dense", "block-sparse")
 """How a forward pass can be computed: with masks as factors, or leaving out what is dropped."""
+
+
+def forward_by(execution, network, mode):
+    """Return the forward pass of a network by the chosen execution.
+
+    Block-sparse are the passes with masks of zeros and ones.  The expected rule drops nothing, so
+    that its pass is dense in any case.  JAX is not given the Ops of `packed`, as it could not
+    compile their shapes, which depend on the masks: there every pass is dense, and a warning in the
+    log says so.
+
+    Parameters
+    ----------
+    execution : str
+        One of `EXECUTIONS`.
+    network : MaskedNetwork
+        If block-sparse, its weights are copied: later changes of them are not seen.
+    mode : pytensor.compile.mode.Mode or str
+        In which the graph will be compiled.
+
+    Returns
+    -------
+    callable
+        ``forward(x, rng, mask) -> ForwardPass``
+
+    Raises
+    ------
+    ExperimentError
+        The execution is unknown, or block-sparse for a network without policies.
+    """
+    if execution not in EXECUTIONS:
+        raise ExperimentError(
+            f"execution must be one of {', '.join(EXECUTIONS)}, not {execution!r}."
+        )
+    if execution == "dense":
+        return network.forward
+    if not network.policies:
+        raise ExperimentError(
+            "the network has no policies, so nothing is dropped that a block-sparse execution "
+            "could skip: set execution to dense."
+        )
+    if isinstance(get_mode(mode).linker, JAXLinker):
+        logging.getLogger(__name__).warning(
+            "The backend jax has no block-sparse execution: the dense one is taken instead."
+        )
+        return network.forward
+    sparse = BlockSparseNetwork(network)
+
+    def forward(x, rng=None, mask=bernoulli.sample):
+        return (network if mask is expected else sparse).forward(x, rng, mask)
+
+    return forward
 
 
 class BlockSparseNetwork:

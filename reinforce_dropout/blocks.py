@@ -115,6 +115,26 @@ def expand(u, x, n_units, instances_per_block, units_per_block):
     return u if instances_per_block == 1 else u[row_numbers(x) // instances_per_block]
 
 
+def active_units(u, x, n_units, instances_per_block, units_per_block):
+    """Active fractions of a layer, summed over the instances: from the decisions, not the masks.
+
+    Parameters
+    ----------
+    u, x, n_units, instances_per_block, units_per_block
+        As for `expand`.
+
+    Returns
+    -------
+    float64 scalar
+        ``m_b`` times the mean of the mask that `expand` makes.
+    """
+    fractions = expand_units(u, n_units, units_per_block).mean(axis=1)
+    if instances_per_block > 1:
+        firsts = row_numbers(x)[::instances_per_block]
+        fractions = fractions * pt.minimum(instances_per_block, Shape_i(0)(x) - firsts)
+    return fractions.sum(dtype="float64")
+
+
 def compilation_mode(mode, instances_per_block):
     """Return the mode in which graphs with blocks of instances compile.
 

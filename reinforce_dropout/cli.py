@@ -160,7 +160,15 @@ def train(preset, seed, epochs, settings, data, out, backend, threads, execution
     type=click.IntRange(1),
     help="Instances that share a mask.  [default: as trained]",
 )
-def evaluate(file, data, backend, instances_per_block):
+@click.option(
+    "--execution",
+    type=click.Choice(["dense", "block-sparse"]),
+    default="dense",
+    show_default=True,
+    help="Whether dropped units are multiplied by 0 or skipped. The expected rule drops none and "
+    "is dense in any case, and so is everything with the backend jax.",
+)
+def evaluate(file, data, backend, instances_per_block, execution):
     """Print the error rates of the best model in FILE.
 
     By three rules for what takes the place of the mask: sampled masks, their expectation sigma,
@@ -173,7 +181,7 @@ def evaluate(file, data, backend, instances_per_block):
 
     record = records.read(file)
     experiment = Experiment.from_dict(record.attributes["experiment"])
-    evaluate_examples = load_evaluation(record, backend, instances_per_block)
+    evaluate_examples = load_evaluation(record, backend, instances_per_block, execution)
     dataset = datasets.load(data or record.attributes["data"], experiment.validation_fraction)
     rules = list(MASK_RULES) if experiment.policy else ["no policy"]
     results = {

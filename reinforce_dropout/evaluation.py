@@ -7,6 +7,7 @@ import pytensor
 import pytensor.tensor as pt
 
 from reinforce_dropout import backends, blocks, network
+from reinforce_dropout.block_sparse import forward_by
 from reinforce_dropout.errors import DataError, ExperimentError, RecordError
 from reinforce_dropout.experiment import Experiment
 from reinforce_dropout.network import MASK_RULES
@@ -38,7 +39,7 @@ def error_by_rule(errors, experiment):
     return np.asarray(errors)[..., list(MASK_RULES).index(experiment.evaluation_rule)]
 
 
-def load_evaluation(record, backend="auto", instances_per_block=None):
+def load_evaluation(record, backend="auto", instances_per_block=None, execution="dense"):
     """Compile the evaluation of the best model of a run.
 
     Parameters
@@ -47,14 +48,53 @@ def load_evaluation(record, backend="auto", instances_per_block=None):
     backend : str
         See `backends.resolve`.
     instances_per_block : int, optional
-        Size of the blocks, by default that of training: a policy decides from one state, whether
-        it is of one instance or of a block of any size.
+        See `load_network`.
+    execution : {"dense", "block-sparse"}
+        See `compile_evaluation`.
 
     Returns
     -------
     callable
         See `compile_evaluation`; with the default block size it repeats the recorded errors of the
         best epoch.
+
+    Raises
+    ------
+    RecordError, ExperimentError
+        As for `load_network` and `compile_evaluation`.
+    """
+    experiment, trained = load_network(record, instances_per_block)
+    n_in, n_classes = len(record.best["W_1"]), len(record.best["b_out"])
+    evaluate = compile_evaluation(
+        trained, backends.mode(backend), experiment.seeds().evaluation, execution
+    )
+
+    def evaluate_fitting(examples):
+        if examples.images.shape[1] != n_in or examples.labels.max(initial=0) >= n_classes:
+            raise DataError(
+                f"the model is for images of {n_in} pixels and {n_classes} classes, the data has "
+                f"{examples.images.shape[1]} pixels and labels up to {examples.labels.max()}: "
+                "give the data it was trained on with --data."
+            )
+        return evaluate(examples)
+
+    return evaluate_fitting
+
+
+def load_network(record, instances_per_block=None):
+    """Rebuild the best model of a run.
+
+    Parameters
+    ----------
+    record : records.Record
+    instances_per_block : int, optional
+        Size of the blocks, by default that of training: a policy decides from one state, whether
+        it is of one instance or of a block of any size.
+
+    Returns
+    -------
+    experiment : Experiment
+    trained : MaskedNetwork
 
     Raises
     ------
@@ -77,18 +117,7 @@ def load_evaluation(record, backend="auto", instances_per_block=None):
     if instances_per_block is not None:
         _check_block_size(instances_per_block, experiment)
         trained.instances_per_block = instances_per_block
-    evaluate = compile_evaluation(trained, backends.mode(backend), experiment.seeds().evaluation)
-
-    def evaluate_fitting(examples):
-        if examples.images.shape[1] != n_in or examples.labels.max(initial=0) >= n_classes:
-            raise DataError(
-                f"the model is for images of {n_in} pixels and {n_classes} classes, the data has "
-                f"{examples.images.shape[1]} pixels and labels up to {examples.labels.max()}: "
-                "give the data it was trained on with --data."
-            )
-        return evaluate(examples)
-
-    return evaluate_fitting
+    return experiment, trained
 
 
 def _check_block_size(instances_per_block, experiment):
@@ -101,7 +130,7 @@ def _check_block_size(instances_per_block, experiment):
         )
 
 
-def compile_evaluation(trained, mode, seed):
+def compile_evaluation(trained, mode, seed, execution="dense"):
     """Compile the evaluation of a network.
 
     The draws start from the same state at every call (common random numbers), so that epochs are
@@ -113,42 +142,82 @@ def compile_evaluation(trained, mode, seed):
     mode : pytensor.compile.mode.Mode
     seed : int or numpy.random.SeedSequence
         Of the sampled masks.
+    execution : {"dense", "block-sparse"}
+        How the passes with sampled and thresholded masks are computed: block-sparse skips what is
+        dropped, with the same draws and, but for rounding, the same logits. The expected rule drops
+        nothing and stays dense, and so does everything under JAX. See `block_sparse.forward_by`.
 
     Returns
     -------
     callable
         ``evaluate(examples) -> Evaluation``, exact over all examples, whatever their number, which
         raises `DataError` when there are none. Blocks are counted from the first example; only the
-        last of all may be shorter.
+        last of all may be shorter. It sees later changes of the network's parameters, but for
+        weights that a block-sparse execution reads.
+
+    Raises
+    ------
+    ExperimentError
+        The execution is unknown, or block-sparse for a network without policies.
     """
-    block = trained.instances_per_block
-    size = block * max(1, BATCH_SIZE // block)
-    mode = blocks.compilation_mode(mode, block)
+    propagate = forward_by(execution, trained, mode)
     x, y = pt.fmatrix("x"), pt.ivector("y")
     rng = pytensor.shared(np.random.default_rng(seed), name="evaluation_rng")
     errors, active, updates = [], [], []
     for mask in MASK_RULES.values() if trained.policies else [None]:
-        forward = trained.forward(x, rng, mask)
+        forward = propagate(x, rng, mask)
         errors.append(pt.neq(pt.argmax(forward.logits, axis=1), y).sum())
-        active.append([u.mean(axis=1).sum(dtype="float64") for u in forward.U])
+        active.append(
+            [
+                blocks.active_units(u, x, n, trained.instances_per_block, trained.units_per_block)
+                for u, n in zip(forward.u, trained.n_units, strict=False)  # no u without policies
+            ]
+        )
         if forward.rng is not rng:
             updates = [(rng, forward.rng)]
     outputs = [pt.stack(errors)] + ([pt.stack([pt.stack(a) for a in active])] if active[0] else [])
-    totals = backends.function([x, y], outputs, updates=updates, mode=mode)
-    start = backends.generator_state(totals, rng)
+    totals = over_batches([x, y], outputs, rng, updates, trained, mode)
 
     def evaluate(examples):
         n = len(examples)
         if n == 0:
             raise DataError("there are no examples to evaluate: give one or more.")
-        backends.set_generator_state(totals, rng, start)
-        batches = [
-            totals(examples.images[i : i + size], examples.labels[i : i + size])
-            for i in range(0, n, size)
-        ]
+        batches = totals(examples.images, examples.labels)
         sums = [np.sum(parts, axis=0) / n for parts in zip(*batches, strict=True)]
         if not trained.policies:
             return Evaluation(sums[0][0], np.empty((0, 0)))
         return Evaluation(*sums)
 
     return evaluate
+
+
+def over_batches(inputs, outputs, rng, updates, trained, mode):
+    """Compile a function of a batch into one of any number of examples.
+
+    Parameters
+    ----------
+    inputs, outputs : list of tensor
+    rng : shared random generator
+        It starts from the same state at every call.
+    updates : list of tuple
+    trained : MaskedNetwork
+    mode : pytensor.compile.mode.Mode
+
+    Returns
+    -------
+    callable
+        ``batches(*arrays) -> list``, the outputs for each batch of the examples. A batch holds
+        whole blocks; only the last one may be shorter.
+    """
+    block = trained.instances_per_block
+    size = block * max(1, BATCH_SIZE // block)
+    mode = blocks.compilation_mode(mode, block)
+    function = backends.function(inputs, outputs, updates=updates, mode=mode)
+    start = backends.generator_state(function, rng)
+
+    def batches(*arrays):
+        backends.set_generator_state(function, rng, start)
+        firsts = range(0, len(arrays[0]), size)
+        return [function(*(values[i : i + size] for values in arrays)) for i in firsts]
+
+    return batches

@@ -15,7 +15,8 @@ name        shape                                   what
 ``capacity`` is the largest number of units in use by a block, ``width`` the block's size rounded up
 to whole vectors.  What lies beyond a block's own units and instances is finite, and never read.
 
-The Ops compute with NumPy here; under Numba, `native.packed` compiles them.
+The Ops compute with NumPy here; under Numba, `native.packed` compiles them. They have no code for
+JAX. Numbers are float32 or float64, of one dtype in an Op.
 """
 
 import numpy as np
@@ -62,7 +63,7 @@ class InUse(_BlockOp):
 
     def make_node(self, s):
         """Build the node."""
-        return Apply(self, [s], [pt.matrix(dtype="bool")])
+        return Apply(self, [_numbers(s, 2)], [pt.matrix(dtype="bool")])
 
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy."""
@@ -87,6 +88,7 @@ class Pack(_BlockOp):
 
     def make_node(self, s, active):
         """Build the node."""
+        s, active = _numbers(s, 2), _mask(active)
         return Apply(self, [s, active], [pt.tensor3(dtype=s.dtype)])
 
     def perform(self, node, inputs, output_storage):
@@ -111,13 +113,15 @@ class Unpack(_BlockOp):
 
     def make_node(self, packed, active, n_rows):
         """Build the node; `n_rows` is an integer scalar."""
+        packed, active, n_rows = _numbers(packed, 3), _mask(active), _count(n_rows)
         return Apply(self, [packed, active, n_rows], [pt.matrix(dtype=packed.dtype)])
 
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy."""
         packed, active, n_rows = inputs
-        rows = self._rows(int(n_rows))
+        rows, size = self._rows(int(n_rows)), self.instances_per_block
         check(active, len(rows), active.shape[1])
+        check_packed(packed, len(rows), count_most(active), padded_width(size))
         s = np.zeros((int(n_rows), active.shape[1]), packed.dtype)
         for block, units, own in zip(packed, active, rows, strict=True):
             s[own, units] = block[: units.sum(), : own.stop - own.start].T
@@ -138,13 +142,15 @@ class PackedMean(_BlockOp):
 
     def make_node(self, packed, active, n_rows):
         """Build the node; `n_rows` is an integer scalar."""
+        packed, active, n_rows = _numbers(packed, 3), _mask(active), _count(n_rows)
         return Apply(self, [packed, active, n_rows], [pt.matrix(dtype=packed.dtype)])
 
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy."""
         packed, active, n_rows = inputs
-        rows = self._rows(int(n_rows))
+        rows, size = self._rows(int(n_rows)), self.instances_per_block
         check(active, len(rows), active.shape[1])
+        check_packed(packed, len(rows), count_most(active), padded_width(size))
         means = np.zeros(active.shape, packed.dtype)
         for mean, block, units, own in zip(means, packed, active, rows, strict=True):
             mean[units] = block[: units.sum(), : own.stop - own.start].mean(axis=1)
@@ -169,14 +175,23 @@ class PackedProduct(_BlockOp):
 
     def make_node(self, packed, below, Wt, b, above):
         """Build the node."""
+        packed, Wt, b = _numbers(packed, 3), _numbers(Wt, 2), _numbers(b, 1)
+        if not packed.dtype == Wt.dtype == b.dtype:
+            raise TypeError(
+                f"activations are {packed.dtype}, weights {Wt.dtype} and biases {b.dtype}: give "
+                "all three one dtype."
+            )
+        below, above = _mask(below), _mask(above)
         return Apply(self, [packed, below, Wt, b, above], [pt.tensor3(dtype=packed.dtype)])
 
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy."""
         packed, below, Wt, b, above = inputs
-        n_units, n_in = Wt.shape
+        (n_units, n_in), size = Wt.shape, self.instances_per_block
         check(below, len(packed), n_in)
         check(above, len(packed), n_units)
+        check_packed(packed, len(packed), count_most(below), padded_width(size))
+        check_biases(b, n_units)
         out = _zeros(above, packed.shape[2], packed.dtype)
         for result, s, units_below, units in zip(out, packed, below, above, strict=True):
             weights = Wt[np.ix_(units, units_below)]
@@ -209,10 +224,66 @@ def check(active, n_blocks, n_units):
     """
     if active.shape != (n_blocks, n_units):
         raise ValueError(
-            f"the mask has shape {active.shape}: one row for each of {n_blocks} blocks and one "
-            f"column for each of {n_units} units is needed."
+            "a mask has the wrong shape: it needs one row for each block and one column for each "
+            "unit."
         )
 
 
+def check_packed(packed, n_blocks, n_units, width):
+    """Refuse packed activations of other blocks, of fewer units than `n_units`, of another width.
+
+    Raises
+    ------
+    ValueError
+    """
+    if packed.shape[0] != n_blocks or packed.shape[1] < n_units or packed.shape[2] != width:
+        raise ValueError(
+            "the packed activations do not go with their mask: pack them with the same mask and "
+            "the same instances_per_block."
+        )
+
+
+def check_biases(b, n_units):
+    """Refuse biases that are not one a unit.
+
+    Raises
+    ------
+    ValueError
+    """
+    if b.shape != (n_units,):
+        raise ValueError("the biases do not go with the weights: give one for each unit.")
+
+
+def count_most(active):
+    """Return the largest number of units in use by a block, 0 if there are none: the capacity."""
+    most = 0
+    for units in active:
+        most = max(most, np.count_nonzero(units))
+    return most
+
+
 def _zeros(active, width, dtype):
-    return np.zeros((len(active), active.sum(axis=1).max(initial=0), width), dtype)
+    return np.zeros((len(active), count_most(active), width), dtype)
+
+
+def _numbers(variable, ndim):
+    variable = pt.as_tensor_variable(variable)
+    if variable.ndim != ndim or variable.dtype not in ("float32", "float64"):
+        raise TypeError(
+            f"numbers must be float32 or float64 in {ndim} dimensions here, not {variable.type}."
+        )
+    return variable
+
+
+def _mask(variable):
+    variable = pt.as_tensor_variable(variable)
+    if variable.ndim != 2 or variable.dtype != "bool":
+        raise TypeError(f"a mask must be a matrix of bool, such as u > 0, not {variable.type}.")
+    return variable
+
+
+def _count(variable):
+    variable = pt.as_tensor_variable(variable)
+    if variable.ndim != 0 or "int" not in variable.dtype:
+        raise TypeError(f"a number of rows must be an integer scalar, not {variable.type}.")
+    return variable

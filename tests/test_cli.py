@@ -137,6 +137,20 @@ def test_evaluate_with_other_blocks(trained, small_data, tmp_path):
     assert_refused(refused, "no policies", "leave instances_per_block out")
 
 
+def test_evaluate_by_choice_of_execution(trained, small_data, tmp_path):
+    def evaluate(record, *options):
+        return run("evaluate", record, "--data", small_data, *options)
+
+    sparse = evaluate(trained, "--execution", "block-sparse")
+    assert sparse.exit_code == 0, sparse.output
+    assert sparse.stdout == evaluate(trained).stdout and sparse.stderr == ""
+    assert evaluate(trained, "--execution", "sparse").exit_code == 2
+    plain = tmp_path / "plain.hdf5"
+    run("train", "baseline-500", *SMALL, "--data", small_data, "--out", plain, "--quiet")
+    refused = evaluate(plain, "--execution", "block-sparse")
+    assert_refused(refused, "no policies", "set execution to dense")
+
+
 def test_evaluate_refuses_other_data(trained, tmp_path):
     larger = write_dataset(tmp_path / "larger", shape=(9, 9))
     assert_refused(run("evaluate", trained, "--data", larger), "64 pixels", "81 pixels", "--data")

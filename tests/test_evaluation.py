@@ -6,6 +6,7 @@ import reference
 from reference import AS_WRITTEN
 
 from reinforce_dropout import evaluation
+from reinforce_dropout.block_sparse import EXECUTIONS
 from reinforce_dropout.datasets import Examples
 from reinforce_dropout.errors import DataError
 from reinforce_dropout.evaluation import compile_evaluation
@@ -64,11 +65,12 @@ def numpy_evaluation(network, data, n_hidden, B=1, G=1, size=7):
     return wrong / len(data), active / len(data)
 
 
+@pytest.mark.parametrize("execution", EXECUTIONS)
 @pytest.mark.parametrize("hidden", [(5,), (5, 6)], ids=str)
-def test_exact_whatever_the_number_of_examples(hidden):
+def test_exact_whatever_the_number_of_examples(hidden, execution):
     """Fewer than one batch, whole batches, and a last one that is smaller."""
     network = network_of((4, *hidden, 3))
-    evaluate = compile_evaluation(network, AS_WRITTEN, SEED)
+    evaluate = compile_evaluation(network, AS_WRITTEN, SEED, execution)
     for n in (1, 3, 7, 21, 23, 48):
         data = examples(n)
         errors, active = evaluate(data)
@@ -79,11 +81,12 @@ def test_exact_whatever_the_number_of_examples(hidden):
         np.testing.assert_allclose(active, expected_active, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("B", "size"), [(2, 6), (3, 6), (7, 7), (10, 10), (10**6, 10**6)])
-def test_blocks_do_not_depend_on_how_the_examples_are_sliced(B, size):
+@pytest.mark.parametrize("execution", EXECUTIONS)
+@pytest.mark.parametrize(("B", "size"), [(2, 6), (3, 6), (7, 7), (10, 10), (1000, 1000)])
+def test_blocks_do_not_depend_on_how_the_examples_are_sliced(B, size, execution):
     """At most 7 at once, but whole blocks; only the last of all is shorter."""
     network = network_of((4, 5, 6, 3), instances_per_block=B, units_per_block=2)
-    evaluate = compile_evaluation(network, AS_WRITTEN, SEED)
+    evaluate = compile_evaluation(network, AS_WRITTEN, SEED, execution)
     for n in (1, 7, 23):
         data = examples(n)
         errors, active = evaluate(data)

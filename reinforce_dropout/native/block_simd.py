@@ -9,6 +9,7 @@ from numba.extending import intrinsic
 from reinforce_dropout.native.simd import (
     _INT,
     _INT32,
+    DOT_ROWS,
     HAS_AVX512,
     VECTOR_BYTES,
     _cases,
@@ -16,7 +17,7 @@ from reinforce_dropout.native.simd import (
     _Vectors,
 )
 
-__all__ = ["TILE_UNITS", "TILE_VECTORS", "transpose_tile", "unit_tile"]
+__all__ = ["TILE_UNITS", "TILE_VECTORS", "dots_of_used", "transpose_tile", "unit_tile"]
 
 #: Units and vectors of instances whose sums fit the register file together.
 TILE_UNITS, TILE_VECTORS = (12, 2) if HAS_AVX512 else (5, 2)
@@ -81,6 +82,64 @@ def unit_tile(n_vectors):
         return types.void(*[types.int64] * 11, zero), codegen
 
     return tile
+
+
+@intrinsic
+def dots_of_used(
+    typingctx, out, out_stride, Wt, Wt_stride, units, n_units, b, row, used, length, zero
+):
+    """``out[t] = b[units[t]] + sum_k Wt[units[t], k] * row[k]`` over the k in use.
+
+    Parameters
+    ----------
+    out, Wt, b, row : int
+        Addresses.
+    out_stride, Wt_stride : int
+        Bytes from one row to the next.
+    units : int
+        Address of `n_units` numbers of rows of Wt, ``int64``.
+    n_units : int
+        At least 1, at most `simd.DOT_ROWS`.
+    used : int
+        Address of a byte for each column, 1 for one in use. Of others nothing is read.
+    length : int
+        Numbers in `row` and bytes in `used`, a multiple of the vector's lanes; beyond the columns
+        of Wt the bytes are 0.
+    zero : float32 or float64
+        Tells the dtype.
+    """
+
+    def codegen(context, builder, signature, args):
+        out, out_stride, Wt, Wt_stride, units, n_units, b, row, used, length, _ = args
+        v = _Vectors(builder, signature.args[-1])
+        bytes_type = ir.VectorType(ir.IntType(8), v.lanes)
+        no_bytes = ir.Constant(bytes_type, [0] * v.lanes)
+        steps = builder.udiv(length, _INT(v.lanes))
+
+        def emit(n):
+            numbers = [builder.load(v.element(units, _INT, _INT(t))) for t in range(n)]
+            rows = [builder.add(Wt, builder.mul(Wt_stride, unit)) for unit in numbers]
+
+            def body(step, sums):
+                place = v.pointer(builder.add(used, builder.mul(step, _INT(v.lanes))), bytes_type)
+                mask = builder.icmp_unsigned("!=", builder.load(place, align=1), no_bytes)
+                offset = builder.mul(step, _INT(VECTOR_BYTES))
+                s = v.load(builder.add(row, offset))
+                weights = [v.load(builder.add(r, offset), mask) for r in rows]
+                return [v.multiply_add(w, s, c) for w, c in zip(weights, sums, strict=True)]
+
+            zeros = [ir.Constant(v.type, [0.0] * v.lanes)] * n
+            sums = _counted_loop(builder, _INT(0), steps, zeros, body)
+            for t, (unit, vector) in enumerate(zip(numbers, sums, strict=True)):
+                bias = builder.load(v.element(b, v.scalar, unit))
+                place = builder.add(out, builder.mul(out_stride, _INT(t)))
+                total = builder.fadd(bias, v.total(vector))
+                builder.store(total, v.pointer(place, v.scalar))
+
+        _cases(builder, n_units, DOT_ROWS, emit)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 10, zero), codegen
 
 
 @intrinsic

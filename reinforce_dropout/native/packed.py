@@ -17,11 +17,12 @@ from reinforce_dropout import packed as ops
 from reinforce_dropout.native.block_simd import (
     TILE_UNITS,
     TILE_VECTORS,
+    dots_of_used,
     transpose_tile,
     unit_tile,
 )
 from reinforce_dropout.native.kernels import _threads_for
-from reinforce_dropout.native.simd import DOT_ROWS, VECTOR_BYTES, address, dot_rows
+from reinforce_dropout.native.simd import DOT_ROWS, VECTOR_BYTES, address
 
 __all__ = ["in_use", "pack", "packed_mean", "packed_product", "unpack"]
 
@@ -30,14 +31,8 @@ _wide_tile, _narrow_tile = unit_tile(TILE_VECTORS), unit_tile(1)
 #: Numbers copied that take as long as so many multiplications; see `kernels._threads_for`.
 _COPY = 4
 
-
-@numba.njit
-def _check(active, n_blocks, n_units):
-    if active.shape != (n_blocks, n_units):
-        raise ValueError(
-            "a mask has the wrong shape: it needs one row for each block and one column for each "
-            "unit."
-        )
+_check, _capacity = numba.njit(ops.check), numba.njit(ops.count_most)
+_check_packed, _check_biases = numba.njit(ops.check_packed), numba.njit(ops.check_biases)
 
 
 @numba.njit
@@ -49,14 +44,6 @@ def _numbers(units):
         numbers[n] = k
         n += units[k]
     return numbers, n
-
-
-@numba.njit
-def _capacity(active):
-    most = 0
-    for block in range(active.shape[0]):
-        most = max(most, np.count_nonzero(active[block]))
-    return most
 
 
 @numba.njit
@@ -149,9 +136,11 @@ def pack(s, active, size, width):
 
 
 @numba.njit
-def unpack(packed, active, n_rows, size):
+def unpack(packed, active, n_rows, size, width):
     """Put back the zeros: (n_rows, n_units)."""
-    _check(active, _n_blocks(n_rows, size), active.shape[1])
+    n_blocks = _n_blocks(n_rows, size)
+    _check(active, n_blocks, active.shape[1])
+    _check_packed(packed, n_blocks, _capacity(active), width)
     s = np.zeros((n_rows, active.shape[1]), packed.dtype)
     for block in range(active.shape[0]):
         start = block * size
@@ -188,9 +177,11 @@ def _mean_in_parallel(n_parts, packed, active, n_rows, size, means):
 
 
 @numba.njit
-def packed_mean(packed, active, n_rows, size):
+def packed_mean(packed, active, n_rows, size, width):
     """Mean of every unit over each block's instances: (n_blocks, n_units)."""
-    _check(active, _n_blocks(n_rows, size), active.shape[1])
+    n_blocks = _n_blocks(n_rows, size)
+    _check(active, n_blocks, active.shape[1])
+    _check_packed(packed, n_blocks, _capacity(active), width)
     means = np.zeros(active.shape, packed.dtype)
     n_parts = min(_threads_for(_COPY * packed.size), max(1, active.shape[0]))
     if n_parts == 1:
@@ -224,26 +215,31 @@ def _product_tiles(s, inputs, n_inputs, Wt, b, units, n_units, out):
 
 @numba.njit
 def _product_of_one(s, inputs, n_inputs, Wt, b, units, n_units, out):
-    """Compute the units of one instance, by whole rows of Wt: zeros cost less than gathering."""
-    row, sums = np.zeros(Wt.shape[1], s.dtype), np.empty(Wt.shape[0], s.dtype)
+    """Compute the units of one instance, by vectors of Wt: of few columns that costs no gathering.
+
+    Lanes of inputs that are not in use are neither read nor added.
+    """
+    lanes = VECTOR_BYTES // s.itemsize
+    length = (Wt.shape[1] + lanes - 1) // lanes * lanes
+    row, used = np.zeros(length, s.dtype), np.zeros(length, np.bool_)
     for k in range(n_inputs):
-        row[inputs[k]] = s[k, 0]
-    _dot_rows(Wt, units, n_units, row, sums)
-    for t in range(n_units):
-        out[t, 0] = b[units[t]] + sums[units[t]]
+        row[inputs[k]], used[inputs[k]] = s[k, 0], True
+    _dots_of_used(Wt, b, units, n_units, row, used, out)
 
 
 @numba.njit
-def _dot_rows(Wt, units, n_units, row, sums):
+def _dots_of_used(Wt, b, units, n_units, row, used, out):
     for t in range(0, n_units, DOT_ROWS):
-        dot_rows(
-            address(sums),
-            sums.itemsize,
+        dots_of_used(
+            address(out) + t * out.strides[0],
+            out.strides[0],
             address(Wt),
             Wt.strides[0],
             address(units) + t * units.itemsize,
             min(DOT_ROWS, n_units - t),
+            address(b),
             address(row),
+            address(used),
             row.size,
             row.dtype.type(0),
         )
@@ -271,11 +267,13 @@ def _product_in_parallel(n_parts, packed, below, Wt, b, above, out):
 
 
 @numba.njit
-def packed_product(packed, below, Wt, b, above):
+def packed_product(packed, below, Wt, b, above, width):
     """``b + s W`` for the units in use above, from the units in use below."""
-    n_blocks, capacity, width = packed.shape
+    n_blocks, capacity, _ = packed.shape
     _check(below, n_blocks, Wt.shape[1])
     _check(above, n_blocks, Wt.shape[0])
+    _check_packed(packed, n_blocks, _capacity(below), width)
+    _check_biases(b, Wt.shape[0])
     out = np.empty((n_blocks, _capacity(above), width), packed.dtype)
     work = n_blocks * capacity * width * out.shape[1]
     n_parts = min(_threads_for(work), max(1, n_blocks))
@@ -286,8 +284,8 @@ def packed_product(packed, below, Wt, b, above):
     return out
 
 
-_FOLDER = Path(__file__).parent
-_SOURCES = [(_FOLDER / f"{name}.py").read_bytes() for name in ("packed", "block_simd", "simd")]
+_NAMES = ("packed", "native/packed", "native/kernels", "native/block_simd", "native/simd")
+_SOURCES = [(Path(__file__).parents[1] / f"{name}.py").read_bytes() for name in _NAMES]
 _VERSION = int.from_bytes(sha256(b"".join(_SOURCES)).digest()[:8], "big")
 
 
@@ -315,28 +313,30 @@ def _numba_pack(op, node, **kwargs):
 
 @register_funcify_default_op_cache_key(ops.Unpack)
 def _numba_unpack(op, node, **kwargs):
-    size = op.instances_per_block
+    size, width = op.instances_per_block, ops.padded_width(op.instances_per_block)
 
     @numba_njit
     def native_unpack(packed, active, n_rows):
-        return unpack(packed, active, n_rows.item(), size)
+        return unpack(packed, active, n_rows.item(), size, width)
 
     return native_unpack, _VERSION
 
 
 @register_funcify_default_op_cache_key(ops.PackedMean)
 def _numba_packed_mean(op, node, **kwargs):
-    size = op.instances_per_block
+    size, width = op.instances_per_block, ops.padded_width(op.instances_per_block)
 
     @numba_njit
     def native_packed_mean(packed, active, n_rows):
-        return packed_mean(packed, active, n_rows.item(), size)
+        return packed_mean(packed, active, n_rows.item(), size, width)
 
     return native_packed_mean, _VERSION
 
 
 @register_funcify_default_op_cache_key(ops.PackedProduct)
 def _numba_packed_product(op, node, **kwargs):
+    width = ops.padded_width(op.instances_per_block)
+
     @numba_njit
     def native_packed_product(packed, below, Wt, b, above):
         return packed_product(
@@ -345,6 +345,7 @@ def _numba_packed_product(op, node, **kwargs):
             np.ascontiguousarray(Wt),
             np.ascontiguousarray(b),
             np.ascontiguousarray(above),
+            width,
         )
 
     return native_packed_product, _VERSION

@@ -1,0 +1,351 @@
+"""Packed activations: every Op against plain NumPy, by `perform` and by the kernels."""
+
+from functools import cache
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+from pytensor.gradient import verify_grad
+from pytensor.graph.replace import graph_replace
+from reference import AS_WRITTEN, compiled
+
+from reinforce_dropout import native, threads
+from reinforce_dropout.native import packed as kernels
+from reinforce_dropout.packed import (
+    InUse,
+    Pack,
+    PackedMean,
+    PackedProduct,
+    Unpack,
+    padded_width,
+)
+
+TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
+BLOCKS = (1, 4, 16, 20, 32, 50, 128)
+#: Rows, units below and above: nothing, single ones, odd ones, more units than a tile has.
+SHAPES = [(0, 5, 7), (1, 1, 1), (7, 17, 13), (50, 33, 12), (101, 70, 45)]
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def masks(n_blocks, n_units, how, seed=0):
+    """Return masks: at random, of no unit, of all units, or of no unit in every other block."""
+    random = rng(seed).random((n_blocks, n_units))
+    rate = {"none": 0, "all": 1}.get(how, 0.3)
+    active = random < rate
+    if how == "alternating":
+        active[::2] = False
+    return active
+
+
+class Blocks:
+    """Operands of a layer and what plain NumPy makes of them; NaN wherever nothing may be read."""
+
+    def __init__(self, size, shape, dtype, how="random"):
+        self.size, (self.n_rows, n_in, n_units) = size, shape
+        self.n_blocks = -(-self.n_rows // size)
+        self.block = np.arange(self.n_rows) // size
+        self.below = masks(self.n_blocks, n_in, how, 1)
+        self.above = masks(self.n_blocks, n_units, how, 2)
+        self.s = rng(3).normal(size=(self.n_rows, n_in)).astype(dtype)
+        self.Wt = rng(4).normal(size=(n_units, n_in)).astype(dtype)
+        self.b = rng(5).normal(size=n_units).astype(dtype)
+        self.s_below = self.s * self.below[self.block]
+        means = [self.s_below[self.block == k].mean(axis=0) for k in range(self.n_blocks)]
+        self.mean = np.reshape(means, (self.n_blocks, n_in)).astype(dtype)
+        self.product = (self.s_below @ self.Wt.T + self.b) * self.above[self.block]
+        self.s[~self.below[self.block]] = np.nan
+        self.Wt[:, ~self.below.any(axis=0)] = np.nan
+        self.Wt[~self.above.any(axis=0)] = np.inf
+        self.b[~self.above.any(axis=0)] = np.nan
+
+    def operands(self):
+        return self.s, self.below, self.Wt, self.b, self.above
+
+    def assert_right(self, packed, mean, product, s, dense):
+        """Check all results of a layer."""
+        width = padded_width(self.size)
+        capacity = self.below.sum(axis=1).max(initial=0)
+        assert packed.shape == (self.n_blocks, capacity, width)
+        for k, block in enumerate(packed):
+            own = self.s_below[self.block == k][:, self.below[k]].T
+            np.testing.assert_array_equal(block[: own.shape[0], : own.shape[1]], own)
+        assert np.isfinite(packed).all() and np.isfinite(product).all()
+        assert product.shape == (self.n_blocks, self.above.sum(axis=1).max(initial=0), width)
+        np.testing.assert_array_equal(s, self.s_below)
+        for found, expected in ((mean, self.mean), (dense, self.product)):
+            assert found.dtype == self.s.dtype and found.shape == expected.shape
+            tolerance = TOLERANCE[found.dtype.name] * np.sqrt(self.s.shape[1])
+            np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+
+def graph(size, dtype):
+    """Return the operands' variables and all that a layer computes of them."""
+    s, Wt, b = pt.matrix(dtype=dtype), pt.matrix(dtype=dtype), pt.vector(dtype=dtype)
+    below, above = pt.bmatrix().astype("bool"), pt.bmatrix().astype("bool")
+    packed = Pack(size)(s, below)
+    product = PackedProduct(size)(packed, below, Wt, b, above)
+    n_rows = s.shape[0]
+    outputs = [
+        packed,
+        PackedMean(size)(packed, below, n_rows),
+        product,
+        Unpack(size)(packed, below, n_rows),
+        Unpack(size)(product, above, n_rows),
+    ]
+    return [s, below, Wt, b, above], outputs
+
+
+def by_kernels(case):
+    """Call the kernels, as the native mode does."""
+    size, width, n = case.size, padded_width(case.size), case.n_rows
+    s, below, Wt, b, above = case.operands()
+    packed = kernels.pack(s, below, size, width)
+    product = kernels.packed_product(packed, below, Wt, b, above, width)
+    return (
+        packed,
+        kernels.packed_mean(packed, below, n, size, width),
+        product,
+        kernels.unpack(packed, below, n, size, width),
+        kernels.unpack(product, above, n, size, width),
+    )
+
+
+@cache
+def by_perform(size, dtype):
+    return compiled(*graph(size, dtype))
+
+
+@cache
+def by_native_mode():
+    """Return a function of transposed matrices: views, whose rows are not contiguous."""
+    inputs, outputs = graph(20, "float32")
+    transposed = [v.T.type() for v in inputs]
+    views = dict(zip(inputs, [v.T for v in transposed], strict=True))
+    f = pytensor.function(transposed, graph_replace(outputs, views), mode=native.mode())
+    return lambda *operands: f(*(np.ascontiguousarray(a.T) for a in operands))
+
+
+CALLS = {
+    "perform": lambda *operands: by_perform(20, "float32")(*operands),
+    "native": lambda *operands: by_native_mode()(*operands),
+}
+
+
+@pytest.mark.parametrize("how", ["random", "none", "all", "alternating"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", BLOCKS)
+def test_a_layer_equals_numpys(size, dtype, how):
+    """And reads nothing of dropped units: it is NaN or infinite."""
+    perform = by_perform(size, dtype)
+    for shape in SHAPES:
+        case = Blocks(size, shape, dtype, how)
+        case.assert_right(*perform(*case.operands()))
+        case.assert_right(*by_kernels(case))
+
+
+def test_compiled_graph_equals_numpys():
+    """Of the native mode, in which the kernels stand."""
+    for shape in SHAPES:
+        case = Blocks(20, shape, "float32")
+        case.assert_right(*by_native_mode()(*case.operands()))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", BLOCKS)
+def test_weights_that_only_other_blocks_need_are_not_read(size, dtype):
+    """One block at a time, the weights of whatever it drops are NaN."""
+    case = Blocks(size, (2 * size + 3, 37, 29), dtype)
+    s = np.where(case.below[case.block], case.s, 0).astype(dtype)
+    perform = by_perform(size, dtype)
+    Wt = rng(4).normal(size=case.Wt.shape).astype(dtype)
+    b = rng(5).normal(size=case.b.shape).astype(dtype)
+    for k in range(case.n_blocks):
+        own = case.block == k
+        case.s, case.below, case.above = s[own], case.below[[k]], case.above[[k]]
+        case.n_rows = own.sum()
+        case.Wt, case.b = Wt.copy(), b.copy()
+        case.Wt[:, ~case.below[0]] = np.nan
+        case.Wt[~case.above[0]] = np.nan
+        case.b[~case.above[0]] = np.inf
+        expected = (s[own] @ Wt.T + b) * case.above
+        for results in (by_kernels(case), perform(*case.operands())):
+            tolerance = TOLERANCE[dtype] * 6
+            np.testing.assert_allclose(results[-1], expected, rtol=0, atol=tolerance)
+        case = Blocks(size, (2 * size + 3, 37, 29), dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [1, 3, 16])
+def test_units_in_use(size, dtype):
+    """A unit is in use when it is not zero for one instance: NaN and -0 included."""
+    f = compiled([x := pt.matrix(dtype=dtype)], InUse(size)(x))
+    for n_rows in (0, 1, 7, 40):
+        s = (rng().normal(size=(n_rows, 37)) * (rng(1).random((n_rows, 37)) < 0.1)).astype(dtype)
+        s[:, 5], s[:1, 6] = -0.0, np.nan
+        n_blocks = -(-n_rows // size)
+        expected = [(s[k * size : (k + 1) * size] != 0).any(axis=0) for k in range(n_blocks)]
+        for active in (f(s), kernels.in_use(s, size)):
+            assert active.dtype == bool
+            np.testing.assert_array_equal(active, np.reshape(expected, (n_blocks, 37)))
+
+
+@pytest.mark.parametrize("size", [1, 20, 32])
+def test_threads_change_no_bit(size):
+    """Of results large enough for two."""
+    case = Blocks(size, (600, 150, 140), "float32")
+    with threads.limited(1):
+        one = [kernels.in_use(case.s, size), *by_kernels(case)]
+    with threads.limited(2):
+        two = [kernels.in_use(case.s, size), *by_kernels(case)]
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("size", [1, 20, 32])
+def test_kernels_write_nothing_beyond_their_results(size, monkeypatch):
+    """What they fill stands between two guards, and not a number of it is left as it was."""
+    case = Blocks(size, (101, 70, 45), "float32")
+    width = padded_width(size)
+    packed = kernels.pack(case.s, case.below, size, width)
+
+    def guarded(shape):
+        buffer = np.full(np.prod(shape) + 128, 7, "float32")
+        return buffer, buffer[64:-64].reshape(shape)
+
+    shape = (case.n_blocks, case.above.sum(axis=1).max(), width)
+    buffer, out = guarded(shape)
+    kernels._product_blocks(0, case.n_blocks, packed, case.below, case.Wt, case.b, case.above, out)
+    assert (buffer[:64] == 7).all() and (buffer[-64:] == 7).all() and (out != 7).all()
+    if size > 1:
+        buffer, out = guarded(packed.shape)
+        kernels._pack_blocks(0, case.n_blocks, case.s, size, case.below, out)
+        np.testing.assert_array_equal(out, packed)
+        assert (buffer[:64] == 7).all() and (buffer[-64:] == 7).all()
+
+
+def ops(size, below, above, n_rows):
+    """Return every differentiable Op as a function of its floats, with shapes of these."""
+    (n_blocks, n_in), n_units, width = below.shape, above.shape[1], padded_width(size)
+    packed = (n_blocks, below.sum(axis=1).max(initial=0), width)
+    return {
+        "pack": (lambda s: Pack(size)(s, below), [(n_rows, n_in)]),
+        "unpack": (lambda p: Unpack(size)(p, below, n_rows), [packed]),
+        "mean": (lambda p: PackedMean(size)(p, below, n_rows), [packed]),
+        "product": (
+            lambda p, Wt, b: PackedProduct(size)(p, below, Wt, b, above),
+            [packed, (n_units, n_in), (n_units,)],
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["pack", "unpack", "mean", "product"])
+@pytest.mark.parametrize("size", [1, 3, 20])
+def test_gradients_are_those_of_finite_differences(size, name):
+    """For blocks that the last one does not fill."""
+    n_blocks = -(-7 // size)
+    below, above = masks(n_blocks, 6, "random", 1), masks(n_blocks, 5, "alternating", 2)
+    above[-1, 2] = True
+    op, shapes = ops(size, below, above, 7)[name]
+    point = [rng(k).normal(size=shape) for k, shape in enumerate(shapes)]
+    verify_grad(op, point, rng=rng(9), mode=AS_WRITTEN)
+
+
+@pytest.mark.parametrize("size", [1, 3, 20])
+def test_gradients_are_those_of_the_masked_layer(size):
+    """Of a loss of product and mean: for the activations, weights and biases."""
+    case = Blocks(size, (7, 6, 5), "float64")
+    (s, below, Wt, b, above), (_, mean, _, _, dense) = graph(size, "float64")
+    rows = np.arange(7) // size
+    masked_s = s * below[rows]
+    masked = (masked_s @ Wt.T + b) * above[rows]
+    counts = np.bincount(rows)[:, None]
+    means = (np.arange(len(counts))[:, None] == rows).astype("float64") @ masked_s / counts
+    G, H = rng(6).normal(size=(7, 5)), rng(7).normal(size=case.mean.shape)
+    losses = [
+        (G * pt.tanh(dense)).sum() + (H * mean**2).sum(),
+        (G * pt.tanh(masked)).sum() + (H * means**2).sum(),
+    ]
+    found, expected = (
+        compiled([s, below, Wt, b, above], pytensor.grad(loss, [s, Wt, b]))(
+            rng(3).normal(size=(7, 6)), case.below,
+            rng(4).normal(size=(5, 6)), rng(5).normal(size=5), case.above,
+        )
+        for loss in losses
+    )  # fmt: skip
+    for one, other in zip(found, expected, strict=True):
+        assert np.abs(other).max() > 0.01
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+def wrong_operands():
+    """Return operands of a layer with blocks of 20 that do not go together, and a word of why."""
+    case = Blocks(20, (33, 6, 5), "float32", "all")
+    s, below, Wt, b, above = case.operands()
+    return {
+        "too many blocks below": ((s, below[[0, 1, 1]], Wt, b, above), "mask has the wrong shape"),
+        "too few units below": ((s, below[:, 1:], Wt, b, above), "mask has the wrong shape"),
+        "too few blocks above": ((s, below, Wt, b, above[1:]), "mask has the wrong shape"),
+        "too many units above": ((s, below, Wt[1:], b[1:], above), "mask has the wrong shape"),
+        "biases": ((s, below, Wt, b[1:], above), "biases do not go with the weights"),
+    }
+
+
+@pytest.mark.parametrize("wrong", wrong_operands())
+@pytest.mark.parametrize("call", CALLS)
+def test_operands_that_do_not_go_together_are_refused(call, wrong):
+    """With one sentence, before anything is read."""
+    operands, words = wrong_operands()[wrong]
+    with pytest.raises(ValueError, match=words):
+        CALLS[call](*operands)
+
+
+def test_packed_activations_of_another_mask_are_refused():
+    """Which hold fewer units, instances or blocks than their mask asks for."""
+    packed, active = pt.ftensor3(), np.ones((2, 6), bool)
+    Wt, b, above = np.ones((5, 6), "float32"), np.ones(5, "float32"), np.ones((2, 5), bool)
+    size, width = 4, padded_width(4)
+    calls = [
+        *(
+            compiled([packed], output)
+            for output in (
+                Unpack(size)(packed, active, 7),
+                PackedMean(size)(packed, active, 7),
+                PackedProduct(size)(packed, active, Wt, b, above),
+            )
+        ),
+        lambda p: kernels.unpack(p, active, 7, size, width),
+        lambda p: kernels.packed_mean(p, active, 7, size, width),
+        lambda p: kernels.packed_product(p, active, Wt, b, above, width),
+    ]
+    for call in calls:
+        call(np.ones((2, 6, width), "float32"))
+        for shape in ((2, 5, width), (2, 6, 4), (1, 6, width)):
+            with pytest.raises(ValueError, match=r"do not go with|wrong shape"):
+                call(np.ones(shape, "float32"))
+
+
+def test_wrong_types_are_refused_when_the_graph_is_built():
+    """Masks of floats or integers, which could be decisions or numbers of units; mixed dtypes."""
+    s, packed, mask = pt.fmatrix(), pt.ftensor3(), pt.bmatrix().astype("bool")
+    Wt, b = pt.fmatrix(), pt.fvector()
+    for wrong in (pt.fmatrix(), pt.imatrix(), pt.vector(dtype="bool")):
+        for build in (
+            lambda m: Pack(4)(s, m),
+            lambda m: Unpack(4)(packed, m, 7),
+            lambda m: PackedMean(4)(packed, m, 7),
+            lambda m: PackedProduct(4)(packed, m, Wt, b, mask),
+            lambda m: PackedProduct(4)(packed, mask, Wt, b, m),
+        ):
+            with pytest.raises(TypeError, match="a mask must be a matrix of bool, such as u > 0"):
+                build(wrong)
+    with pytest.raises(TypeError, match="weights float64 and biases float32: give all three one"):
+        PackedProduct(4)(packed, mask, pt.dmatrix(), b, mask)
+    for wrong in (pt.imatrix(), pt.ftensor3()):
+        with pytest.raises(TypeError, match="numbers must be float32 or float64 in 2 dimensions"):
+            Pack(4)(wrong, mask)
+    with pytest.raises(TypeError, match="a number of rows must be an integer scalar"):
+        Unpack(4)(packed, mask, pt.fscalar())
