@@ -20,7 +20,7 @@ N_IMAGES = 1024
 N_IMAGES_SINGLY = 256
 """For blocks of 1, which take longest: they read the weights anew for every image."""
 
-SECONDS_A_SETTING = 6.0
+SECONDS_A_SETTING = 5.0
 """After this time a setting gets no further turn, so that a full run ends in time."""
 SECONDS_A_TURN = 0.02
 """Of one pass: shorter ones are repeated, `MOST_CALLS` times at most, and their median is taken."""
@@ -155,7 +155,7 @@ def measure_setting(setting, passes, functions, images, rates, n_turns):
     """Time the passes of one setting, and return the `Forward`."""
     given, counted, active = functions
     rates = np.unique(rates)
-    cases = {rate: _cases(setting, passes, images, rate) for rate in rates}
+    cases = {rate: cases_for(setting, passes, images, rate) for rate in rates}
     check_agreement(setting, passes, given, cases[rates[len(rates) // 2]])
     columns = [(passes.dense, rates[0])] + [(f, rate) for f in (given, counted) for rate in rates]
     turns = []
@@ -213,7 +213,7 @@ def check_agreement(setting, passes, given, cases):
         )
 
 
-def _cases(setting, passes, images, rate):
+def cases_for(setting, passes, images, rate):
     """Return images and masks for the calls of a turn, a list of (x, masks).
 
     A single image would find the same few rows of the weights in the caches at every call, so every
