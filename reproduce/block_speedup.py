@@ -6,7 +6,7 @@ masks given, at several rates of active units; the same with the policies that d
 turns in one process. And the same for a single image.
 
 Writes figures/block_speedup.md, .png and .pdf, and reproduce/results/block_speedup.hdf5. A run with
-fewer nets, blocks, rates or threads than the full one, which takes about five minutes, writes to
+fewer nets, blocks, rates or threads than the full one, which takes about six minutes, writes to
 folders named quick.
 """
 
@@ -204,8 +204,8 @@ def _notes(results):
         "A pixel that is 0 in all images of a block is skipped, too, so it can be beaten.",
         f"Policies draw from their initial Z, o set for the rate: within {off:.0%} of it (at 100% "
         "sigma is 1 in float32).",
-        f"Medians of {'-'.join(map(str, {turns[0], turns[-1]}))} turns; the middle half of the "
-        f"turns lies within {spread:.0%} of the median in nine of ten.",
+        f"Medians of {turns[0]} to {turns[-1]} turns; the middle half of the turns lies "
+        f"within {spread:.0%} of the median in nine of ten columns.",
         f"Backend {results.attributes['backend']}; {describe_origin(results.attributes)}",
     ]
 

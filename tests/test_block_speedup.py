@@ -224,6 +224,15 @@ def test_every_call_for_a_single_image_has_another_image_and_masks(passes, image
     assert (seen[1][0] != seen[2][0]).any() and (seen[1][1] != seen[2][1]).any()
 
 
+def test_a_turn_is_the_median_call_without_the_first(passes, images, monkeypatch):
+    clock = iter([0, 0.04, 1, 1.03, 2, 2.01, 3, 3.02])  # calls of 40, 30, 10 and 20 ms
+    monkeypatch.setattr(forward.time, "perf_counter", lambda: next(clock))
+    case = (images[:32], passes.draw(0.5, 1))
+    assert forward.take_turn(lambda x: None, passes, [case]) == pytest.approx(0.02)
+    clock = iter([0, 0.3])
+    assert forward.take_turn(lambda x: None, passes, [case]) == pytest.approx(0.3)
+
+
 @pytest.mark.parametrize(
     "arguments, quick",
     [

@@ -23,8 +23,10 @@ N_IMAGES_SINGLY = 256
 SECONDS_A_SETTING = 5.0
 """After this time a setting gets no further turn, so that a full run ends in time."""
 SECONDS_A_TURN = 0.02
-"""Of one pass: shorter ones are repeated, `MOST_CALLS` times at most, and their median is taken."""
-MOST_CALLS = 100
+FEWEST_CALLS, MOST_CALLS = 3, 100
+"""In a turn a pass is called for about so long, but so many times; the median call is the turn."""
+SECONDS_OF_A_LONG_CALL = 0.05
+"""From here on one call is a turn."""
 
 TOLERANCE = 1e-5
 """Between the logits by blocks and those of the masked dense graph."""
@@ -186,10 +188,10 @@ def take_turn(function, passes, cases):
         return time.perf_counter() - start
 
     first = call(*cases[0])
-    if first > SECONDS_A_TURN:
+    if first > SECONDS_OF_A_LONG_CALL:
         return first
     # The first call finds the caches cold and is left out.
-    n_calls = int(min(MOST_CALLS, 1 + SECONDS_A_TURN / first))
+    n_calls = int(np.clip(SECONDS_A_TURN / first, FEWEST_CALLS, MOST_CALLS))
     return np.median([call(*case) for case in itertools.islice(itertools.cycle(cases), n_calls)])
 
 
