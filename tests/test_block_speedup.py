@@ -67,7 +67,7 @@ def test_break_even_lies_on_a_power_law_between_two_rates(speedups, rate):
 
 
 def test_break_even_in_words():
-    words = [block_speedup.describe_break_even(r) for r in (NEVER, 0.0123, 0.333, ALWAYS)]
+    words = [files.describe_break_even(r) for r in (NEVER, 0.0123, 0.333, ALWAYS)]
     assert words == ["never", "1.23%", "33%", "always"]
 
 
@@ -149,6 +149,8 @@ def replace(root, name, value):
         lambda root: [root["forward"].__delitem__(name) for name in list(root["forward"])],
         lambda root: root.attrs.__delitem__("versions"),
         lambda root: root.attrs.modify("versions", "{"),
+        lambda root: root.attrs.modify("versions", "[1]"),
+        lambda root: root.attrs.__delitem__("backend"),
         lambda root: root["forward/000"].__delitem__("given"),
         lambda root: root["forward/000"].attrs.__delitem__("n_images"),
         lambda root: root.create_dataset("forward/000/extra", data=1),

@@ -15,6 +15,7 @@ from reinforce_dropout.errors import RecordError
 NEVER, ALWAYS = 0.0, np.inf
 """What `break_even` returns when no rate pays, or every one."""
 
+_TEXTS = ("backend", "command", "git_commit", "host_cpu", "started", "ended")
 _FORMAT = "reinforce-dropout block speed-up, version 1"
 
 
@@ -135,6 +136,13 @@ def break_even(rates, speedups):
     return float(np.exp(x[0] - y[0] * (x[1] - x[0]) / (y[1] - y[0])))
 
 
+def describe_break_even(rate):
+    """Say a rate of `break_even` in words."""
+    return {NEVER: "never", ALWAYS: "always"}.get(
+        rate, f"{rate:.2%}" if rate < 0.02 else f"{rate:.0%}"
+    )
+
+
 def flop_bound(n_units, rates):
     """Return the dense network's multiplications over those of its active units.
 
@@ -222,10 +230,10 @@ def read(path):
             attributes = plain(root.attrs)
             if attributes.pop("format", None) != _FORMAT:
                 raise RecordError(f"{path} is no file of block speed-ups: name one.")
-            attributes["versions"] = json.loads(attributes["versions"])
+            attributes["versions"] = dict(json.loads(attributes["versions"]))
             forward = [_forward(group) for group in root["forward"].values()]
-            if not forward:
-                raise ValueError("nothing measured")
+            if not forward or not {*_TEXTS} <= attributes.keys():
+                raise ValueError("something is missing")
             return Results(attributes, forward)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise RecordError(
