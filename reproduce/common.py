@@ -36,19 +36,32 @@ def main(doc, action):
     int
         Exit code: 0 done, 1 something the user can mend, 130 interrupted.
     """
-    # Being told to end (kill, a shutdown, a batch system) saves the run just as Ctrl-C does.
+    return guard(
+        lambda: action(parse(doc)),
+        "Interrupted: every epoch that had ended is saved; type the same command again to go on "
+        "from there.",
+    )
+
+
+def guard(action, interrupted):
+    """Do `action()`, tell what went wrong in a sentence, and return the exit code as `main` does.
+
+    Parameters
+    ----------
+    action : callable
+    interrupted : str
+        What to say after Ctrl-C.
+    """
+    # Being told to end (kill, a shutdown, a batch system) does what Ctrl-C does: it saves a run,
+    # and ends processes that were started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        action(parse(doc))
+        action()
     except ReinforceDropoutError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "Interrupted: every epoch that had ended is saved; type the same command again to go "
-            "on from there.",
-            file=sys.stderr,
-        )
+        print(interrupted, file=sys.stderr)
         return INTERRUPTED
     return 0
 

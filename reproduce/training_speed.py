@@ -12,7 +12,6 @@ folders named quick.
 
 import argparse
 import itertools
-import signal
 import sys
 from pathlib import Path
 
@@ -45,7 +44,7 @@ TARGETS = (
 """What the time of this package's own choice of backend is divided by, the ratio that is aimed at,
 and in which networks, with policies or without."""
 
-_STYLE = (
+STYLE = (
     "default",  # first: a reader's matplotlibrc must not change a published figure
     {"font.size": 9, "axes.titlesize": 10, "axes.titlelocation": "left", "legend.frameon": False,
      "savefig.dpi": 200, "pdf.fonttype": 42},
@@ -137,7 +136,6 @@ def table(results):
     str
     """
     attributes = results.attributes
-    versions = ", ".join(f"{name} {version}" for name, version in attributes["versions"].items())
     notes = [
         f"- {LABELS[column]} is left out: {reason}."
         for column, reason in attributes["left_out"].items()
@@ -147,24 +145,32 @@ def table(results):
         *(_describe_machine(results, n) for n in results.threads()),
         f"- Middle half of the turns: within {_spread(results):.0%} of the median in nine of ten "
         "cells.",
-        f"- {attributes['host_cpu']}; {versions}; commit {attributes['git_commit'] or 'none'}; "
-        f"{attributes['started']}; `{attributes['command']}`.",
+        f"- {describe_origin(attributes)}",
     ]
     parts = [
         "Microseconds a training step (median of the turns), and ratios of this package's "
         f"default, {LABELS[attributes['auto']]}:",
-        _markdown(_times(results)),
+        markdown(_times(results)),
         "The bound is the time of the step's dense products at the machine's peak of arithmetic, "
         "or of its weights (read, read, written) at the bandwidth of main memory, whichever is "
         "longer. Skipping zeros, or weights that stay in the caches, can beat it.",
         "\n".join(notes),
         "Most memory of a process over all settings, MB:",
-        _markdown(_memory(results)),
+        markdown(_memory(results)),
     ]
     if targets := describe_targets(results):
         parts += [f"Targets ({TARGET_THREADS} threads, mini-batches of {TARGET_BATCH_SIZE}):"]
         parts += ["\n".join(targets)]
     return "\n\n".join(parts) + "\n"
+
+
+def describe_origin(attributes):
+    """Say from `provenance.collect` and ``started`` where results come from."""
+    versions = ", ".join(f"{name} {version}" for name, version in attributes["versions"].items())
+    return (
+        f"{attributes['host_cpu']}; {versions}; commit {attributes['git_commit'] or 'none'}; "
+        f"{attributes['started']}; `{attributes['command']}`."
+    )
 
 
 def ratio(results, measurement, to):
@@ -208,7 +214,8 @@ def describe_targets(results):
     return lines
 
 
-def _markdown(rows):
+def markdown(rows):
+    """Set rows of text, the first of them the header, as a table in Markdown."""
     header, *rest = rows
     return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rest])
 
@@ -294,7 +301,7 @@ def figure(results):
     """
     nets = list(dict.fromkeys(m.setting.n_units for m in results.measurements))
     threads = results.threads()
-    with matplotlib.style.context(_STYLE):
+    with matplotlib.style.context(STYLE):
         drawing = Figure(figsize=(3.4 * len(nets), 1.1 + 2.2 * len(threads)), layout="constrained")
         grid = drawing.subplots(len(threads), len(nets), squeeze=False, sharex="col", sharey=True)
         for (row, n_threads), (column, n_units) in itertools.product(
@@ -382,17 +389,7 @@ def run(options):
 
 def main():
     """Run, and tell what went wrong in a sentence; return the exit code."""
-    # Being told to end (kill, a shutdown, a batch system) ends the columns' processes, too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        run(parse())
-    except ReinforceDropoutError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted: nothing is written.", file=sys.stderr)
-        return common.INTERRUPTED
-    return 0
+    return common.guard(lambda: run(parse()), "Interrupted: nothing is written.")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,16 @@ _FORMAT = "reinforce-dropout training speed, version 1"
 _JSON = ("versions", "left_out")
 
 
+def net_widths(n_units):
+    """Return the widths of a network for MNIST from those of its hidden layers."""
+    return _N_IN, *n_units, _N_CLASSES
+
+
+def net_name(n_units):
+    """Return the widths of a network for MNIST as text: 784-500-10."""
+    return "-".join(map(str, net_widths(n_units)))
+
+
 @dataclass(frozen=True)
 class Setting:
     """What one step is made of.
@@ -52,7 +62,7 @@ class Setting:
     @property
     def net(self):
         """The network's widths as text: 784-500-10."""
-        return "-".join(map(str, (_N_IN, *self.n_units, _N_CLASSES)))
+        return net_name(self.n_units)
 
     @property
     def policies(self):
@@ -61,8 +71,7 @@ class Setting:
 
     def _sizes(self):
         """Return the numbers of weights of the network's layers, and of the policies."""
-        widths = (_N_IN, *self.n_units, _N_CLASSES)
-        sizes = [n_in * n_out for n_in, n_out in itertools.pairwise(widths)]
+        sizes = [n_in * n_out for n_in, n_out in itertools.pairwise(net_widths(self.n_units))]
         return sizes, sizes[:-1] if self.policy else []
 
     def flops(self):
@@ -203,7 +212,7 @@ def read(path):
         with h5py.File(path) as root:
             if root.attrs.get("format") != _FORMAT:
                 raise RecordError(f"{path} is no file of training speeds: name one.")
-            attributes = {k: v for k, v in _plain(root.attrs).items() if k != "format"}
+            attributes = {k: v for k, v in plain(root.attrs).items() if k != "format"}
             attributes |= {name: json.loads(attributes[name]) for name in _JSON}
             measurements = [_measurement(group) for group in root["settings"].values()]
             return Results(attributes, measurements)
@@ -214,11 +223,12 @@ def read(path):
 
 
 def _measurement(group):
-    fields = _plain(group.attrs)
+    fields = plain(group.attrs)
     setting = Setting(**fields | {"n_units": tuple(fields["n_units"].tolist())})
-    turns = {c: Turns(dataset[()], **_plain(dataset.attrs)) for c, dataset in group.items()}
+    turns = {c: Turns(dataset[()], **plain(dataset.attrs)) for c, dataset in group.items()}
     return Measurement(setting, turns)
 
 
-def _plain(attributes):
+def plain(attributes):
+    """Return the attributes of an HDF5 group as a dict of Python's own values."""
     return {k: v.item() if isinstance(v, np.generic) else v for k, v in attributes.items()}
