@@ -86,7 +86,7 @@ def unit_tile(n_vectors):
 
 @intrinsic
 def dots_of_used(
-    typingctx, out, out_stride, Wt, Wt_stride, units, n_units, b, row, used, length, zero
+    typingctx, out, out_stride, Wt, Wt_stride, units, n_units, b, row, used, places, n_places, zero
 ):
     """``out[t] = b[units[t]] + sum_k Wt[units[t], k] * row[k]`` over the k in use.
 
@@ -101,35 +101,38 @@ def dots_of_used(
     n_units : int
         At least 1, at most `simd.DOT_ROWS`.
     used : int
-        Address of a byte for each column, 1 for one in use. Of others nothing is read.
-    length : int
-        Numbers in `row` and bytes in `used`, a multiple of the vector's lanes; beyond the columns
-        of Wt the bytes are 0.
+        Address of a byte for each column, 1 for one in use, and 0 beyond the last up to a whole
+        vector. Of others nothing is read.
+    places : int
+        Address of the numbers of the vectors of columns with any in use, ``int64``.
+    n_places : int
     zero : float32 or float64
         Tells the dtype.
     """
 
     def codegen(context, builder, signature, args):
-        out, out_stride, Wt, Wt_stride, units, n_units, b, row, used, length, _ = args
+        (
+            out, out_stride, Wt, Wt_stride, units, n_units, b, row, used, places, n_places, _,
+        ) = args  # fmt: skip
         v = _Vectors(builder, signature.args[-1])
         bytes_type = ir.VectorType(ir.IntType(8), v.lanes)
         no_bytes = ir.Constant(bytes_type, [0] * v.lanes)
-        steps = builder.udiv(length, _INT(v.lanes))
 
         def emit(n):
             numbers = [builder.load(v.element(units, _INT, _INT(t))) for t in range(n)]
             rows = [builder.add(Wt, builder.mul(Wt_stride, unit)) for unit in numbers]
 
             def body(step, sums):
-                place = v.pointer(builder.add(used, builder.mul(step, _INT(v.lanes))), bytes_type)
-                mask = builder.icmp_unsigned("!=", builder.load(place, align=1), no_bytes)
-                offset = builder.mul(step, _INT(VECTOR_BYTES))
+                number = builder.load(v.element(places, _INT, step))
+                flags = v.pointer(builder.add(used, builder.mul(number, _INT(v.lanes))), bytes_type)
+                mask = builder.icmp_unsigned("!=", builder.load(flags, align=1), no_bytes)
+                offset = builder.mul(number, _INT(VECTOR_BYTES))
                 s = v.load(builder.add(row, offset))
                 weights = [v.load(builder.add(r, offset), mask) for r in rows]
                 return [v.multiply_add(w, s, c) for w, c in zip(weights, sums, strict=True)]
 
             zeros = [ir.Constant(v.type, [0.0] * v.lanes)] * n
-            sums = _counted_loop(builder, _INT(0), steps, zeros, body)
+            sums = _counted_loop(builder, _INT(0), n_places, zeros, body)
             for t, (unit, vector) in enumerate(zip(numbers, sums, strict=True)):
                 bias = builder.load(v.element(b, v.scalar, unit))
                 place = builder.add(out, builder.mul(out_stride, _INT(t)))
@@ -139,7 +142,7 @@ def dots_of_used(
         _cases(builder, n_units, DOT_ROWS, emit)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 10, zero), codegen
+    return types.void(*[types.int64] * 11, zero), codegen
 
 
 @intrinsic

@@ -222,13 +222,17 @@ def _product_of_one(s, inputs, n_inputs, Wt, b, units, n_units, out):
     lanes = VECTOR_BYTES // s.itemsize
     length = (Wt.shape[1] + lanes - 1) // lanes * lanes
     row, used = np.zeros(length, s.dtype), np.zeros(length, np.bool_)
+    places, n_places = np.empty(length // lanes, np.int64), 0
     for k in range(n_inputs):
         row[inputs[k]], used[inputs[k]] = s[k, 0], True
-    _dots_of_used(Wt, b, units, n_units, row, used, out)
+        if n_places == 0 or places[n_places - 1] != inputs[k] // lanes:
+            places[n_places] = inputs[k] // lanes
+            n_places += 1
+    _dots_of_used(Wt, b, units, n_units, row, used, places, n_places, out)
 
 
 @numba.njit
-def _dots_of_used(Wt, b, units, n_units, row, used, out):
+def _dots_of_used(Wt, b, units, n_units, row, used, places, n_places, out):
     for t in range(0, n_units, DOT_ROWS):
         dots_of_used(
             address(out) + t * out.strides[0],
@@ -240,7 +244,8 @@ def _dots_of_used(Wt, b, units, n_units, row, used, out):
             address(b),
             address(row),
             address(used),
-            row.size,
+            address(places),
+            n_places,
             row.dtype.type(0),
         )
 
