@@ -2,8 +2,9 @@
 
 Times MNIST's test images from pixels to logits in networks with their initial parameters: dense, by
 this package's own best backend, which is 1; by blocks of instances that share their masks, the
-masks given, at several rates of active units; the same with the policies that draw them. All take
-turns in one process. And the same for a single image.
+masks given, at several rates of active units; the same with the policies that draw them; all that
+for a single image, too; and a training step whose mini-batch of 20 is one block. What is compared
+takes turns in one process.
 
 Writes figures/block_speedup.md, .png and .pdf, and reproduce/results/block_speedup.hdf5. A run with
 fewer nets, blocks, rates or threads than the full one, which takes about six minutes, writes to
@@ -17,10 +18,11 @@ from pathlib import Path
 
 import common
 import numpy as np
-from block_speed import forward
+from block_speed import forward, training
 from block_speed import results as files
 from block_speed.figure import TARGET_BLOCK, figure
 from block_speed.results import describe_break_even
+from speed.results import net_name
 from training_speed import (
     NETS,
     THREADS,
@@ -55,6 +57,10 @@ TARGETS = (
     ((800, 800), True, 0.15, False, 5),
 )
 """Hidden widths, whether for a single image, rate, whether the policy is counted, speed-up."""
+
+TRAINING_NETS = NETS[:2]
+TRAINING_TARGET = ((800, 800), False, 3)
+"""Hidden widths, whether the policy is counted, speed-up."""
 
 TABLE_RATES = (0.15, 0.05)
 
@@ -129,6 +135,10 @@ def table(results):
         "All block sizes; +p: the policy's own time is counted. Break-even: the highest rate of "
         "active units at which blocks are no slower than the dense network.",
         markdown(_speedups(results)),
+        f"Speed-up of a training step over the dense network's, a mini-batch of "
+        f"{training.BATCH_SIZE} as one block, {training.RATE:.0%} active; aimed at: "
+        f"{TRAINING_TARGET[-1]} for {net_name(TRAINING_TARGET[0])}, policy not counted.",
+        markdown(_training(results)),
         "\n".join(f"- {note}" for note in _notes(results)),
     ]
     return "\n\n".join(parts) + "\n"
@@ -165,6 +175,16 @@ def _speedups(results):
             + [f"{1e6 * np.median(found.dense) / setting.n_images:.3g}"]
             + ["-" if speedup is None else f"{speedup:.2f}" for speedup in speedups]
             + [describe_break_even(found.break_even(policy)) for policy in counted]
+        )
+    return rows
+
+
+def _training(results):
+    rows = [["threads", "network", "dense, µs a step", "speed-up", "speed-up +p"]]
+    for found in results.training:
+        rows.append(
+            [str(found.n_threads), net_name(found.n_units), f"{1e6 * np.median(found.dense):.0f}"]
+            + [f"{found.speedup(policy):.1f}" for policy in (False, True)]
         )
     return rows
 
@@ -210,12 +230,15 @@ def redraw(path, folder):
 def measure(options):
     """Time what the options name, and return the `Results`."""
     started = provenance.now()
-    found = forward.measure(
-        datasets.load(), options.nets, options.blocks, options.rates, options.threads, options.turns
+    data = datasets.load()
+    passes = forward.measure(
+        data, options.nets, options.blocks, options.rates, options.threads, options.turns
     )
+    nets = [net for net in options.nets if net in TRAINING_NETS]
+    steps = training.measure(data, nets, options.threads, options.turns)
     facts = provenance.collect(["python", "reproduce/block_speedup.py", *sys.argv[1:]])
     facts |= {"backend": backends.resolve("auto"), "started": started, "ended": provenance.now()}
-    return files.Results(facts, found)
+    return files.Results(facts, passes, steps)
 
 
 def run(options):

@@ -17,7 +17,7 @@ sys.path.append(str(SCRIPTS))  # behind the tests' own folder, which has names o
 import block_speedup  # noqa: E402
 from block_speed import forward  # noqa: E402
 from block_speed import results as files  # noqa: E402
-from block_speed.results import ALWAYS, NEVER, Forward, Results, Setting  # noqa: E402
+from block_speed.results import ALWAYS, NEVER, Forward, Results, Setting, Training  # noqa: E402
 
 RATES = np.array([0.05, 0.15, 0.5, 1.0])
 
@@ -38,7 +38,9 @@ def results():
     kinds = ((256, 1), (1024, 32), (1, 1))
     nets = ((500,), (800, 800))
     found = [made_forward(Setting(t, net, *kind)) for t in (1, 2) for net in nets for kind in kinds]
-    return Results(attributes, found)
+    turns = np.array([0.9, 1, 1.2])
+    steps = [Training(t, (800, 800), 0.15, 6 * turns, turns, 2 * turns) for t in (1, 2)]
+    return Results(attributes, found, steps)
 
 
 def test_speedups_are_ratios_of_medians(results):
@@ -89,6 +91,7 @@ def test_table_says_targets_and_break_even(results):
         "| 2 | 784-500-10 | blocks of 32 | 1024 | 0.977 | 8.00 | 4.00 | 20.00 | 8.00 | 71% | 33% |"
     )
     assert row in text
+    assert "| 2 | 784-800-800-10 | 6000000 | 6.0 | 3.0 |" in text
     assert "4096" not in text  # not measured
     assert "within 5% of it" in text and "commit none" in text
 
@@ -107,6 +110,10 @@ def test_results_are_read_as_written_and_drawn_alike(results, tmp_path):
     for a, b in zip(results.forward, again.forward, strict=True):
         assert a.setting == b.setting
         for name in ("rates", "active", "dense", "given", "counted"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+    for a, b in zip(results.training, again.training, strict=True):
+        assert (a.n_threads, a.n_units, a.rate) == (b.n_threads, b.n_units, b.rate)
+        for name in ("dense", "given", "counted"):
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     text = block_speedup.redraw(path, tmp_path / "a")
     assert block_speedup.redraw(path, tmp_path / "b") == text == block_speedup.table(results)

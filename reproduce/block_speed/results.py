@@ -16,6 +16,7 @@ NEVER, ALWAYS = 0.0, np.inf
 """What `break_even` returns when no rate pays, or every one."""
 
 _TEXTS = ("backend", "command", "git_commit", "host_cpu", "started", "ended")
+_SECONDS = ("dense", "given", "counted")
 _FORMAT = "reinforce-dropout block speed-up, version 1"
 
 
@@ -112,6 +113,43 @@ class Forward:
         return list(np.maximum(high - median, median - low) / median)
 
 
+@dataclass
+class Training:
+    """Seconds of a training step whose mini-batch is one block, one number a turn.
+
+    Attributes
+    ----------
+    n_threads : int
+    n_units : tuple of int
+        Widths of the hidden layers.
+    rate : float
+        Fraction of active units.
+    dense : ndarray (n_turns,)
+        Of the network without policies: 1 in every speed-up.
+    given : ndarray (n_turns,)
+        Block-sparse, with masks drawn beforehand.
+    counted : ndarray (n_turns,)
+        Block-sparse, the policies' draws and their learning included.
+    """
+
+    n_threads: int
+    n_units: tuple[int, ...]
+    rate: float
+    dense: np.ndarray
+    given: np.ndarray
+    counted: np.ndarray
+
+    def __post_init__(self):
+        for name in ("dense", "given", "counted"):
+            seconds = getattr(self, name)
+            if seconds.shape != self.dense.shape or not (seconds > 0).all() or seconds.size == 0:
+                raise ValueError(f"{name} holds what is no time")
+
+    def speedup(self, policy):
+        """Return the dense step's median time over that of the block-sparse one."""
+        return float(np.median(self.dense) / np.median(self.counted if policy else self.given))
+
+
 def break_even(rates, speedups):
     """Return the highest rate at which the speed-up is 1, between two rates by a power law.
 
@@ -170,10 +208,12 @@ class Results:
     attributes : dict
         Those of `provenance.collect`, ``backend``, ``started`` and ``ended``.
     forward : list of Forward
+    training : list of Training
     """
 
     attributes: dict
     forward: list
+    training: list
 
     def threads(self):
         """Return the numbers of threads."""
@@ -208,12 +248,18 @@ def write(path, results):
     with h5py.File(image, "w") as root:
         versions = json.dumps(results.attributes["versions"])
         root.attrs.update({"format": _FORMAT, **results.attributes, "versions": versions})
+        for name in ("forward", "training"):
+            root.create_group(name)
         for i, forward in enumerate(results.forward):
             group = root.create_group(f"forward/{i:03d}")
             arrays = vars(forward).copy()
             group.attrs.update(vars(arrays.pop("setting")))
             for name, array in arrays.items():
                 group[name] = array
+        for i, training in enumerate(results.training):
+            group = root.create_group(f"training/{i:03d}")
+            for name, value in vars(training).items():
+                (group if name in _SECONDS else group.attrs)[name] = value
     report.write_whole(path, image.getvalue())
 
 
@@ -234,7 +280,8 @@ def read(path):
             forward = [_forward(group) for group in root["forward"].values()]
             if not forward or not {*_TEXTS} <= attributes.keys():
                 raise ValueError("something is missing")
-            return Results(attributes, forward)
+            training = [_training(group) for group in root["training"].values()]
+            return Results(attributes, forward, training)
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise RecordError(
             f"{path} is missing or damaged: run reproduce/block_speedup.py without --redraw."
@@ -245,3 +292,9 @@ def _forward(group):
     fields = plain(group.attrs)
     setting = Setting(**fields | {"n_units": tuple(fields["n_units"].tolist())})
     return Forward(setting, **{name: dataset[()] for name, dataset in group.items()})
+
+
+def _training(group):
+    fields = plain(group.attrs)
+    fields["n_units"] = tuple(fields["n_units"].tolist())
+    return Training(**fields, **{name: dataset[()] for name, dataset in group.items()})
