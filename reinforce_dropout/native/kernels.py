@@ -7,8 +7,8 @@ activations.  So :func:`products` and :func:`rank_updates` list the non-zero ent
 up only the rows of the weights that these call for, for a layer's W and its policy's Z alike; and
 :func:`masked_product_transposed` computes only what the mask lets through.
 
-Threads share the columns of the results.  Every element is summed in the same order whatever their
-number, so that it makes no difference to a single bit.
+Threads share the columns of a product and the rows of an update.  Every element is summed in the
+same order whatever their number, so that it makes no difference to a single bit.
 """
 
 import numba
@@ -23,7 +23,9 @@ from reinforce_dropout.native.simd import (
     combine_rows,
     dot_rows,
     dot_tile,
+    lowest_bit,
     n_threads,
+    non_zero_bits,
 )
 
 __all__ = ["masked_product_transposed", "product_transposed", "products", "rank_updates"]
@@ -33,9 +35,9 @@ __all__ = ["masked_product_transposed", "product_transposed", "products", "rank_
 _BLOCK = 64
 #: BLAS, which packs its operands, is faster with more rows than this,
 _MANY_ROWS = 64
-#: with fewer columns,
+#: or with fewer columns.
 _FEW_COLUMNS = 32
-#: or with a larger fraction of entries that are not zero.
+#: Density of a mask beyond which a product computes what it drops, too.
 _DENSE = 0.6
 #: Multiplications by a weight below which waking another thread costs more than it saves.
 _WORTH_A_THREAD = 200_000
@@ -49,7 +51,7 @@ _TILE_ROWS, _TILE_COLUMNS = TILE
 
 @numba.njit
 def _suits_blas(s, n_out):
-    return s.shape[0] > _MANY_ROWS or n_out < _FEW_COLUMNS or np.count_nonzero(s) > _DENSE * s.size
+    return s.shape[0] > _MANY_ROWS or n_out < _FEW_COLUMNS or s.size == 0
 
 
 @numba.njit
@@ -71,47 +73,91 @@ def _non_zeros(s, length):
 
     Returns
     -------
-    columns : ndarray (n_entries + 1,) int64
-    factors : ndarray (n_entries + 1,) of s.dtype
+    columns : ndarray (n_entries or more,) int64
+    factors : ndarray (n_entries or more,) of s.dtype
     firsts : ndarray (n_blocks, n_rows + 1) int64
         Block B and row i own the entries ``firsts[B, i] <= t < firsts[B, i + 1]``.
     """
     n_rows, n_columns = s.shape
     n_blocks = (n_columns + length - 1) // length
-    columns = np.empty(s.size + 1, np.int64)
-    factors = np.empty(s.size + 1, s.dtype)
+    columns = np.empty(s.size, np.int64)
+    factors = np.empty(s.size, s.dtype)
     firsts = np.empty((n_blocks, n_rows + 1), np.int64)
+    lanes = VECTOR_BYTES // s.itemsize
     t = 0
     for block in range(n_blocks):
+        stop = min(n_columns, (block + 1) * length)
         for i in range(n_rows):
             firsts[block, i] = t
-            for k in range(block * length, min(n_columns, (block + 1) * length)):
-                columns[t] = k
-                factors[t] = s[i, k]
-                t += s[i, k] != 0
+            for k in range(block * length, stop, lanes):
+                at = address(s) + (i * n_columns + k) * s.itemsize
+                bits = non_zero_bits(at, stop - k, s.dtype.type(0))
+                while bits != 0:
+                    columns[t] = k + lowest_bit(bits)
+                    factors[t] = s[i, columns[t]]
+                    bits &= bits - 1
+                    t += 1
         firsts[block, n_rows] = t
     return columns, factors, firsts
 
 
 @numba.njit
+def _non_zeros_by_column(s):
+    """List the entries of `s` that are not zero, column by column.
+
+    Returns
+    -------
+    rows : ndarray (n_entries or more,) int64
+    factors : ndarray (n_entries or more,) of s.dtype
+    firsts : ndarray (n_columns + 1,) int64
+        Column k owns the entries ``firsts[k] <= t < firsts[k + 1]``.
+    """
+    n_rows, n_columns = s.shape
+    rows, factors = np.empty(s.size + 1, np.int64), np.empty(s.size + 1, s.dtype)
+    firsts = np.empty(n_columns + 1, np.int64)
+    t = 0
+    for k in range(n_columns):
+        firsts[k] = t
+        for i in range(n_rows):  # no branch: what is zero is written over
+            rows[t] = i
+            factors[t] = s[i, k]
+            t += s[i, k] != 0
+    firsts[n_columns] = t
+    return rows, factors, firsts
+
+
+@numba.njit
 def _product_columns(first, last, out, W, columns, factors, firsts):
-    """Add up columns `first` to `last` of a product from the non-zero entries on its left."""
-    itemsize, row = out.itemsize, out.strides[0]
+    """Add up columns `first` to `last` of a product from the non-zero entries on its left.
+
+    In an array of their own: threads that add in lines of the cache that they share wait for each
+    other at every row.
+    """
+    n_rows = firsts.shape[1] - 1
+    own = np.zeros((n_rows, last - first), out.dtype)
+    _add_rows(own, W, first, columns, factors, firsts)
+    for i in range(n_rows):
+        out[i, first:last] = own[i]
+
+
+@numba.njit
+def _add_rows(own, W, first, columns, factors, firsts):
+    itemsize = own.itemsize
     n_blocks, n_rows = firsts.shape[0], firsts.shape[1] - 1
     span = SPAN_BYTES // itemsize
     for block in range(n_blocks):
-        for j in range(first, last, span):
+        for j in range(0, own.shape[1], span):
             for i in range(n_rows):
                 combine_rows(
-                    address(out) + i * row + j * itemsize,
-                    out.dtype.type(1),
-                    address(W) + j * itemsize,
-                    row,
+                    address(own) + i * own.strides[0] + j * itemsize,
+                    own.dtype.type(1),
+                    address(W) + (first + j) * itemsize,
+                    W.strides[0],
                     address(columns),
                     address(factors),
                     firsts[block, i],
                     firsts[block, i + 1],
-                    min(span, last - j),
+                    min(span, own.shape[1] - j),
                 )
 
 
@@ -140,7 +186,7 @@ def products(s, W, Z):
     n_rows, n_W, n_Z = s.shape[0], W.shape[1], Z.shape[1]
     if _suits_blas(s, n_W + n_Z):
         return np.dot(s, W), np.dot(s, Z)
-    s_W, s_Z = np.zeros((n_rows, n_W), s.dtype), np.zeros((n_rows, n_Z), s.dtype)
+    s_W, s_Z = np.empty((n_rows, n_W), s.dtype), np.empty((n_rows, n_Z), s.dtype)
     columns, factors, firsts = _non_zeros(s, _BLOCK)
     n_parts = _threads_for(firsts[-1, -1] * (n_W + n_Z))
     if n_parts == 1:
@@ -151,13 +197,13 @@ def products(s, W, Z):
 
 
 @numba.njit
-def _update_columns(first, last, W, g, beta, rows, factors, firsts):
-    """Update columns `first` to `last` of W from the non-zero entries of the columns of s."""
+def _update_rows(start, stop, W, g, beta, rows, factors, firsts):
+    """Update rows `start` to `stop` of W from the non-zero entries of the columns of s."""
     itemsize, row = W.itemsize, W.strides[0]
     span = SPAN_BYTES // itemsize
-    for j in range(first, last, span):
-        for k in range(W.shape[0]):
-            if firsts[0, k] < firsts[0, k + 1] or beta != 1:
+    for j in range(0, W.shape[1], span):
+        for k in range(start, stop):
+            if firsts[k] < firsts[k + 1] or beta != 1:
                 combine_rows(
                     address(W) + k * row + j * itemsize,
                     beta,
@@ -165,19 +211,28 @@ def _update_columns(first, last, W, g, beta, rows, factors, firsts):
                     row,
                     address(rows),
                     address(factors),
-                    firsts[0, k],
-                    firsts[0, k + 1],
-                    min(span, last - j),
+                    firsts[k],
+                    firsts[k + 1],
+                    min(span, W.shape[1] - j),
                 )
 
 
 @numba.njit
+def _first_row(part, n_parts, firsts):
+    """Return where a part begins: every row costs something, and so does every entry."""
+    n = firsts.size - 1
+    cost = part * (n + firsts[n]) // n_parts
+    k = 0
+    while k + firsts[k] < cost:
+        k += 1
+    return min(k, n)
+
+
+@numba.njit
 def _update_share(part, n_parts, W, g_W, beta_W, Z, g_Z, beta_Z, rows, factors, firsts):
-    n_W, n_Z = W.shape[1], Z.shape[1]
-    first, last = _share(part, n_parts, n_W + n_Z, VECTOR_BYTES // W.itemsize)
-    _update_columns(min(first, n_W), min(last, n_W), W, g_W, beta_W, rows, factors, firsts)
-    first, last = max(first - n_W, 0), max(last - n_W, 0)
-    _update_columns(first, last, Z, g_Z, beta_Z, rows, factors, firsts)
+    start, stop = _first_row(part, n_parts, firsts), _first_row(part + 1, n_parts, firsts)
+    _update_rows(start, stop, W, g_W, beta_W, rows, factors, firsts)
+    _update_rows(start, stop, Z, g_Z, beta_Z, rows, factors, firsts)
 
 
 @numba.njit(parallel=True)
@@ -205,8 +260,8 @@ def rank_updates(s, W, g_W, beta_W, Z, g_Z, beta_Z):
         _update_with_blas(W, s, g_W, beta_W)
         _update_with_blas(Z, s, g_Z, beta_Z)
         return
-    rows, factors, firsts = _non_zeros(s.T, s.shape[0])
-    n_parts = _threads_for(firsts[-1, -1] * (W.shape[1] + Z.shape[1]))
+    rows, factors, firsts = _non_zeros_by_column(s)
+    n_parts = _threads_for(firsts[-1] * (W.shape[1] + Z.shape[1]))
     if n_parts == 1:
         _update_share(0, 1, W, g_W, beta_W, Z, g_Z, beta_Z, rows, factors, firsts)
     else:
@@ -262,7 +317,7 @@ def product_transposed(g, W):
     """``g @ W.T``, shape (n_rows, n_in), for g (n_rows, n_out) and W (n_in, n_out), C-ordered."""
     n_rows, n_out = g.shape
     n_in = W.shape[0]
-    if n_rows > _MANY_ROWS or n_out < _FEW_COLUMNS:
+    if _suits_blas(g, n_out):
         return np.dot(g, W.T)
     out = np.empty((n_rows, n_in), g.dtype)
     n_parts = _threads_for(g.size * n_in)
@@ -277,14 +332,14 @@ def product_transposed(g, W):
 def _masked_columns(first, last, out, g, W, rows, firsts):
     """Compute columns `first` to `last` of ``g @ W.T`` in the rows listed for each."""
     for k in range(first, last):
-        for t in range(firsts[0, k], firsts[0, k + 1], DOT_ROWS):
+        for t in range(firsts[k], firsts[k + 1], DOT_ROWS):
             dot_rows(
                 address(out) + k * out.itemsize,
                 out.strides[0],
                 address(g),
                 g.strides[0],
                 address(rows) + t * rows.itemsize,
-                min(DOT_ROWS, firsts[0, k + 1] - t),
+                min(DOT_ROWS, firsts[k + 1] - t),
                 address(W) + k * W.strides[0],
                 g.shape[1],
                 g.dtype.type(0),
@@ -303,11 +358,11 @@ def masked_product_transposed(g, W, u):
     """``g @ W.T`` where the mask u (n_rows, n_in) is not zero; the rest is not meant to be used."""
     n_rows, n_out = g.shape
     n_in = W.shape[0]
-    if _suits_blas(u, n_out):
+    if _suits_blas(g, n_out) or np.count_nonzero(u) > _DENSE * u.size:
         return product_transposed(g, W)
     out = np.zeros((n_rows, n_in), g.dtype)
-    rows, _, firsts = _non_zeros(u.T, n_rows)
-    n_parts = _threads_for(firsts[-1, -1] * n_out)
+    rows, _, firsts = _non_zeros_by_column(u)
+    n_parts = _threads_for(firsts[-1] * n_out)
     if n_parts == 1:
         _masked_columns(0, n_in, out, g, W, rows, firsts)
     else:

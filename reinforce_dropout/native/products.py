@@ -168,7 +168,7 @@ def _numba_masked_product_transposed(op, node, **kwargs):
     @numba_njit
     def native_masked_product_transposed(g, W, u):
         return kernels.masked_product_transposed(
-            np.ascontiguousarray(g), np.ascontiguousarray(W), u
+            np.ascontiguousarray(g), np.ascontiguousarray(W), np.ascontiguousarray(u)
         )
 
     return native_masked_product_transposed, _KERNEL_VERSION

@@ -22,7 +22,9 @@ __all__ = [
     "combine_rows",
     "dot_rows",
     "dot_tile",
+    "lowest_bit",
     "n_threads",
+    "non_zero_bits",
 ]
 
 HAS_AVX512 = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
@@ -170,6 +172,41 @@ def n_threads(typingctx):
         return builder.call(function, [])
 
     return types.int64(), codegen
+
+
+@intrinsic
+def non_zero_bits(typingctx, at, count, zero):
+    """Return an integer whose bit j says that element j of one vector is not zero.
+
+    Parameters
+    ----------
+    at : int
+        Address of the first element.
+    count : int
+        Elements that there are, if fewer than a vector's; the rest counts as zero.
+    zero : float32 or float64
+        Tells the dtype.
+    """
+
+    def codegen(context, builder, signature, args):
+        at, count, _ = args
+        v = _Vectors(builder, signature.args[2])
+        vector = v.load(at, v.first_lanes(count))
+        # Unordered: NaN is not zero.
+        flags = builder.fcmp_unordered("!=", vector, ir.Constant(v.type, [0.0] * v.lanes))
+        return builder.zext(builder.bitcast(flags, ir.IntType(v.lanes)), _INT)
+
+    return types.int64(types.int64, types.int64, zero), codegen
+
+
+@intrinsic
+def lowest_bit(typingctx, bits):
+    """Return the position of the lowest bit that is set in a positive integer."""
+
+    def codegen(context, builder, signature, args):
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), codegen
 
 
 def _counted_loop(builder, start, stop, initial, body):
