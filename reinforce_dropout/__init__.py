@@ -10,7 +10,8 @@ Where each equation of the paper is:
 (5)    `bernoulli.kl`
 (6)    `costs.mdp_cost`
 3.3    `algorithm.training_step`
-4      `experiment.PRESETS`, `training.train`
+4      `experiment.PRESETS`, `training.train`; block dropout: `blocks`,
+       `block_sparse`, `block_training`
 =====  =======================================================================
 """
 

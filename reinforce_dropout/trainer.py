@@ -102,5 +102,7 @@ class Trainer:
         self.network.set_values(state)
         for variable in self.averages:
             variable.set_value(state[variable.name])
+        if self.factor is not None:
+            self.factor.set_value(np.ones_like(self.factor.get_value()))
         self.order.bit_generator.state = generator_states["order"]
         backends.set_generator_state(self.step, self.rng, generator_states["masks"])

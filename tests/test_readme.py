@@ -79,3 +79,22 @@ def test_fields_in_the_table_of_open_questions_exist():
     fields = re.findall(r"`(\w+)(?:=[^`]*)?`", section)
     assert len(fields) >= 12
     assert set(fields) <= {*experiment.Experiment().as_dict(), "Experiment"}
+
+
+def test_tables_of_block_dropout_are_those_of_the_recorded_runs():
+    assert (ROOT / "figures" / "block_dropout.md").read_text().rstrip() in README
+    results = ROOT / "reproduce" / "results" / "blocks"
+    block, uniform = (
+        experiment.Experiment.from_dict(records.read(path).attributes["experiment"])
+        for path in (results / "block-800-800.hdf5", results / "uniform-block-800-800.hdf5")
+    )
+    assert block.differences(experiment.preset("block-800-800")) == {}
+    assert uniform.differences(block).keys() == {"name", "uniform", "initial_rate"}
+
+
+@pytest.mark.parametrize("name", ["block_speedup", "training_speed"])
+def test_targets_are_quoted_as_they_were_measured(name):
+    """The first table of block_speedup.md, and the list of targets at the end of training_speed.md."""
+    parts = (ROOT / "figures" / f"{name}.md").read_text().split("\n\n")
+    (quoted,) = [part for part in parts if "met" in part and part[0] in "|-"]
+    assert quoted.rstrip() in README

@@ -135,15 +135,17 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert_same_run(training.train(stateful, path, data=small_data, **QUIET), uninterrupted)
 
 
-def test_blocks_interrupted_and_resumed(stateful, small_data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("execution", ["dense", "block-sparse"])
+def test_blocks_interrupted_and_resumed(execution, stateful, small_data, tmp_path, monkeypatch):
     """One block a mini-batch, the last shorter; its evaluation is repeated, and with other blocks.
 
     250 examples for training, 50 for validation.
     """
+    options = QUIET | {"execution": execution}
     experiment = stateful.replace(
         n_units=(12,), n_epochs=2, instances_per_block=20, units_per_block=5
     )
-    whole = training.train(experiment, tmp_path / "whole.hdf5", data=small_data, **QUIET)
+    whole = training.train(experiment, tmp_path / "whole.hdf5", data=small_data, **options)
     assert whole.best["Z_1"].shape[1] == 3 and whole.best["W_1"].shape[1] == 12
     updates = iter(range(1, 1000))
 
@@ -154,9 +156,12 @@ def test_blocks_interrupted_and_resumed(stateful, small_data, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(training.ProgressBar, "update", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            training.train(experiment, tmp_path / "run.hdf5", data=small_data, **QUIET)
-    record = training.train(experiment, tmp_path / "run.hdf5", data=small_data, **QUIET)
+            training.train(experiment, tmp_path / "run.hdf5", data=small_data, **options)
+    record = training.train(experiment, tmp_path / "run.hdf5", data=small_data, **options)
     assert_same_run(record, whole)
+    other = "dense" if execution == "block-sparse" else "block-sparse"
+    with pytest.raises(RecordError, match="execution differ"):
+        training.train(experiment, tmp_path / "run.hdf5", data=small_data, **QUIET, execution=other)
     valid, best = datasets.load(small_data).valid, whole.best_attributes["epoch"] - 1
     recorded = whole.curves["valid_error"][best]
     as_trained = load_evaluation(record)(valid)

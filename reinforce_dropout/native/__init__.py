@@ -1,8 +1,9 @@
 """A faster compilation mode: the same graphs, better machine code.
 
-Three Ops (:mod:`.products`) with Numba kernels (:mod:`.kernels`) replace the matrix products
-of a training step, and rewrites (:mod:`.rewrites`) put them there when the graph is compiled with
-:func:`mode`.  Importing this package leaves PyTensor's own modes as they are.
+Ops (:mod:`.products`) with Numba kernels (:mod:`.kernels`) replace the matrix products of a
+training step, and rewrites (:mod:`.rewrites`) put them there when the graph is compiled with
+:func:`mode`. :mod:`.packed` and :mod:`.submatrix` compile the Ops of block dropout.  Importing this
+package leaves PyTensor's own modes as they are.
 """
 
 from pytensor.compile.mode import get_mode
