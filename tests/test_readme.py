@@ -94,7 +94,7 @@ def test_tables_of_block_dropout_are_those_of_the_recorded_runs():
 
 @pytest.mark.parametrize("name", ["block_speedup", "training_speed"])
 def test_targets_are_quoted_as_they_were_measured(name):
-    """The first table of block_speedup.md, and the list of targets at the end of training_speed.md."""
+    """The first table of block_speedup.md; the list at the end of training_speed.md."""
     parts = (ROOT / "figures" / f"{name}.md").read_text().split("\n\n")
     (quoted,) = [part for part in parts if "met" in part and part[0] in "|-"]
     assert quoted.rstrip() in README
