@@ -15,7 +15,7 @@ SCRIPTS = Path(__file__).parents[1] / "reproduce"
 sys.path.append(str(SCRIPTS))  # behind the tests' own folder, which has names of its own
 
 import block_speedup  # noqa: E402
-from block_speed import forward  # noqa: E402
+from block_speed import forward, training  # noqa: E402
 from block_speed import results as files  # noqa: E402
 from block_speed.results import ALWAYS, NEVER, Forward, Results, Setting, Training  # noqa: E402
 
@@ -311,3 +311,10 @@ def test_nothing_to_redraw_is_told_in_a_sentence(tmp_path):
     process = script(tmp_path, "--redraw")
     assert process.returncode == 1 and process.stderr.count("\n") == 1
     assert "reproduce/results/block_speedup.hdf5 is missing" in process.stderr
+
+
+def test_training_steps_are_timed_for_every_number_of_threads():
+    data = datasets.load()
+    found = training.measure(data, [(48,)], n_threads=(1,), n_turns=1)
+    assert [(t.n_threads, t.n_units, t.rate) for t in found] == [(1, (48,), 0.15)]
+    assert found[0].speedup(False) > 0 and len(found[0].counted) == 1

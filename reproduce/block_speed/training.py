@@ -50,11 +50,7 @@ class Steps:
         plain = learned.replace(policy=False, instances_per_block=1)
         self.columns = {
             "dense": self._compile(plain, algorithm),
-            "given": self._compile(
-                learned.replace(uniform=True),
-                block_training,
-                mask=lambda z, rng: (next(given), rng),
-            ),
+            "given": self._compile(learned.replace(uniform=True), block_training, mask=given),
             "counted": self._compile(learned, block_training, rng=rng),
         }
 
