@@ -81,7 +81,9 @@ def table(runs):
             fractions = best_active(run)
             by_layer = ", ".join(f"{100 * a:.1f}" for a in fractions)
             active = f"{100 * fractions.mean():.1f} % ({by_layer})"
-        best, epochs = run.best_attributes, len(run.curves["train_nll"])
+        best, epochs = run.best_attributes, str(len(run.curves["train_nll"]))
+        if run.attributes["status"] == "unfinished":
+            epochs += " (unfinished)"
         widths = "-".join(map(str, run.attributes["experiment"]["n_units"]))
         rows.append(
             f"| {name} ({widths}) | {active} | {100 * best['valid_error']:.2f} % "
