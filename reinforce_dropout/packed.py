@@ -108,20 +108,30 @@ class Pack(_BlockOp):
         return [dense, DisconnectedType()()]
 
 
-class Unpack(_BlockOp):
-    """Put back the zeros: packed, active and the number of rows m_b -> s (m_b, n_units)."""
+class _OfPacked(_BlockOp):
+    """An Op from packed, active and the number of rows m_b to a matrix."""
 
     def make_node(self, packed, active, n_rows):
         """Build the node; `n_rows` is an integer scalar."""
         packed, active, n_rows = _numbers(packed, 3), _mask(active), _count(n_rows)
         return Apply(self, [packed, active, n_rows], [pt.matrix(dtype=packed.dtype)])
 
+    def _checked_rows(self, packed, active, n_rows):
+        """Slices of the rows of each block, after a look whether the inputs go together."""
+        rows = self._rows(int(n_rows))
+        check(active, len(rows), active.shape[1])
+        width = padded_width(self.instances_per_block)
+        check_packed(packed, len(rows), count_most(active), width)
+        return rows
+
+
+class Unpack(_OfPacked):
+    """Put back the zeros: packed, active and the number of rows m_b -> s (m_b, n_units)."""
+
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy."""
         packed, active, n_rows = inputs
-        rows, size = self._rows(int(n_rows)), self.instances_per_block
-        check(active, len(rows), active.shape[1])
-        check_packed(packed, len(rows), count_most(active), padded_width(size))
+        rows = self._checked_rows(*inputs)
         s = np.zeros((int(n_rows), active.shape[1]), packed.dtype)
         for block, units, own in zip(packed, active, rows, strict=True):
             s[own, units] = block[: units.sum(), : own.stop - own.start].T
@@ -134,23 +144,16 @@ class Unpack(_BlockOp):
         return [packed, DisconnectedType()(), DisconnectedType()()]
 
 
-class PackedMean(_BlockOp):
+class PackedMean(_OfPacked):
     """Mean over each block's own instances, zero for units not in use.
 
     packed, active and the number of rows m_b -> (n_blocks, n_units)
     """
 
-    def make_node(self, packed, active, n_rows):
-        """Build the node; `n_rows` is an integer scalar."""
-        packed, active, n_rows = _numbers(packed, 3), _mask(active), _count(n_rows)
-        return Apply(self, [packed, active, n_rows], [pt.matrix(dtype=packed.dtype)])
-
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy."""
-        packed, active, n_rows = inputs
-        rows, size = self._rows(int(n_rows)), self.instances_per_block
-        check(active, len(rows), active.shape[1])
-        check_packed(packed, len(rows), count_most(active), padded_width(size))
+        packed, active, _ = inputs
+        rows = self._checked_rows(*inputs)
         means = np.zeros(active.shape, packed.dtype)
         for mean, block, units, own in zip(means, packed, active, rows, strict=True):
             mean[units] = block[: units.sum(), : own.stop - own.start].mean(axis=1)

@@ -61,7 +61,8 @@ class Record:
         ``experiment`` and ``versions`` (dicts that JSON can hold), ``seed`` (int below 2**64),
         ``status`` ("unfinished" or "finished"), ``stopped_by`` ("patience", "n_epochs" or ""),
         ``data``, ``data_sha256``, ``backend``, ``command``, ``git_commit``, ``host_cpu`` (str),
-        ``n_threads`` (int), ``started``, ``ended`` (ISO 8601 in UTC, "" while unfinished).
+        ``execution`` (str, "dense" where it is left out), ``n_threads`` (int), ``started``,
+        ``ended`` (ISO 8601 in UTC, "" while unfinished).
     curves : dict from str to ndarray
         One row an epoch: ``train_nll`` (epochs,) in nats an example; ``valid_error`` and
         ``test_error`` as fractions, (epochs, 3) in the order sampled, expected, thresholded, or

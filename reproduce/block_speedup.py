@@ -33,7 +33,7 @@ from training_speed import (
     widths,
 )
 
-from reinforce_dropout import backends, datasets, provenance, report
+from reinforce_dropout import backends, datasets, provenance
 
 BLOCKS = (1, 8, 32, 128)
 RATES = (0.01, 0.02, 0.05, 0.10, 0.15, 0.25, 0.50, 1.0)
@@ -221,14 +221,12 @@ def redraw(path, folder):
         There are no results at `path`, or `folder` cannot be written in.
     """
     results = files.read(path)
-    text = table(results)
-    report.write_whole(folder / "block_speedup.md", text.encode())
-    report.save_figure(figure(results), folder / "block_speedup")
-    return text
+    return common.write_drawn(folder, "block_speedup", table(results), figure(results))
 
 
-def measure(options):
-    """Time what the options name, and return the `Results`."""
+def measure_into(path, options):
+    """Time what the options name, and write it to `path`."""
+    refuse_too_many_threads(options.threads)
     started = provenance.now()
     data = datasets.load()
     passes = forward.measure(
@@ -238,17 +236,12 @@ def measure(options):
     steps = training.measure(data, nets, options.threads, options.turns)
     facts = provenance.collect(["python", "reproduce/block_speedup.py", *sys.argv[1:]])
     facts |= {"backend": backends.resolve("auto"), "started": started, "ended": provenance.now()}
-    return files.Results(facts, passes, steps)
+    files.write(path, files.Results(facts, passes, steps))
 
 
 def run(options):
     """Measure unless told not to, then write table and figure, and print the table."""
-    place = common.run_path if options.quick else common.results_path
-    path = place(options, "block_speedup")
-    if not options.redraw:
-        refuse_too_many_threads(options.threads)
-        files.write(path, measure(options))
-    print(redraw(path, options.root / "figures" / ("quick" if options.quick else "")), end="")
+    common.benchmark(options, "block_speedup", lambda path: measure_into(path, options), redraw)
 
 
 def main():

@@ -147,6 +147,33 @@ def reproduce(options, name):
     print(report.table(read_results(options), this_run, options.quick, (name,)), end="")
 
 
+def benchmark(options, name, measure, redraw):
+    """Measure unless told only to redraw, then write table and figure, and print the table.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        With ``quick`` and ``redraw``.
+    name : str
+        Of the file of results.
+    measure : callable
+        ``measure(path)`` leaves the results at `path`.
+    redraw : callable
+        ``redraw(path, folder)`` writes table and figure into `folder`, and returns the table.
+    """
+    path = (run_path if options.quick else results_path)(options, name)
+    if not options.redraw:
+        measure(path)
+    print(redraw(path, options.root / "figures" / ("quick" if options.quick else "")), end="")
+
+
+def write_drawn(folder, name, table, figure):
+    """Write a table in Markdown and a figure under one name, and return the table."""
+    report.write_whole(folder / f"{name}.md", table.encode())
+    report.save_figure(figure, folder / name)
+    return table
+
+
 def write_report(options, runs, table):
     """Write figure and table into the folder of figures, and print the table.
 

@@ -24,7 +24,7 @@ from speed import results as files
 from speed.measure import INITIAL_RATE, measure
 from speed.results import LABELS
 
-from reinforce_dropout import datasets, report
+from reinforce_dropout import datasets
 from reinforce_dropout.errors import ReinforceDropoutError
 
 NETS = ((500,), (800, 800), (4096, 4096))
@@ -363,28 +363,20 @@ def redraw(path, folder):
         There are no results at `path`, or `folder` cannot be written in.
     """
     results = files.read(path)
-    text = table(results)
-    report.write_whole(folder / "training_speed.md", text.encode())
-    report.save_figure(figure(results), folder / "training_speed")
-    return text
+    return common.write_drawn(folder, "training_speed", table(results), figure(results))
+
+
+def measure_into(path, options):
+    """Time what the options name, and write it to `path`."""
+    refuse_too_many_threads(options.threads)
+    command = ["python", "reproduce/training_speed.py", *sys.argv[1:]]
+    settings = options.nets, options.batch_sizes, options.threads, options.turns
+    files.write(path, measure(datasets.load(), *settings, command))
 
 
 def run(options):
     """Measure unless told not to, then write table and figure, and print the table."""
-    quick = "quick" if options.quick else ""
-    place = common.run_path if options.quick else common.results_path
-    path = place(options, "training_speed")
-    if not options.redraw:
-        refuse_too_many_threads(options.threads)
-        command = ["python", "reproduce/training_speed.py", *sys.argv[1:]]
-        data = datasets.load()
-        files.write(
-            path,
-            measure(
-                data, options.nets, options.batch_sizes, options.threads, options.turns, command
-            ),
-        )
-    print(redraw(path, options.root / "figures" / quick), end="")
+    common.benchmark(options, "training_speed", lambda path: measure_into(path, options), redraw)
 
 
 def main():

@@ -37,13 +37,19 @@ _check_packed, _check_biases = numba.njit(ops.check_packed), numba.njit(ops.chec
 
 @numba.njit
 def _numbers(units):
-    """Return the numbers of the units in use, int64, then zeros; and how many they are."""
-    numbers = np.zeros(units.size + TILE_UNITS, np.int64)
+    """Return the numbers of the units in use, int64, then others; and how many they are."""
+    numbers = np.empty(units.size, np.int64)
     n = 0
     for k in range(units.size):
         numbers[n] = k
         n += units[k]
     return numbers, n
+
+
+@numba.njit
+def _parts_for(work, n_blocks):
+    """Return in how many parts threads share the blocks, see `kernels._threads_for`."""
+    return min(_threads_for(work), max(1, n_blocks))
 
 
 @numba.njit
@@ -72,7 +78,7 @@ def _in_use_in_parallel(n_parts, s, size, active):
 def in_use(s, size):
     """Which units of s (m_b, n_units) are not zero for all instances of a block."""
     active = np.zeros((_n_blocks(s.shape[0], size), s.shape[1]), np.bool_)
-    n_parts = min(_threads_for(s.size), max(1, active.shape[0]))
+    n_parts = _parts_for(s.size, active.shape[0])
     if n_parts == 1:
         _in_use_blocks(0, active.shape[0], s, size, active)
     else:
@@ -127,7 +133,7 @@ def pack(s, active, size, width):
                 packed[block, t, 0] = s[block, numbers[t]]
             packed[block, n:] = 0
         return packed
-    n_parts = min(_threads_for(_COPY * s.size), max(1, n_blocks))
+    n_parts = _parts_for(_COPY * s.size, n_blocks)
     if n_parts == 1:
         _pack_blocks(0, n_blocks, s, size, active, packed)
     else:
@@ -183,7 +189,7 @@ def packed_mean(packed, active, n_rows, size, width):
     _check(active, n_blocks, active.shape[1])
     _check_packed(packed, n_blocks, _capacity(active), width)
     means = np.zeros(active.shape, packed.dtype)
-    n_parts = min(_threads_for(_COPY * packed.size), max(1, active.shape[0]))
+    n_parts = _parts_for(_COPY * packed.size, active.shape[0])
     if n_parts == 1:
         _mean_blocks(0, active.shape[0], packed, active, n_rows, size, means)
     else:
@@ -280,8 +286,7 @@ def packed_product(packed, below, Wt, b, above, width):
     _check_packed(packed, n_blocks, _capacity(below), width)
     _check_biases(b, Wt.shape[0])
     out = np.empty((n_blocks, _capacity(above), width), packed.dtype)
-    work = n_blocks * capacity * width * out.shape[1]
-    n_parts = min(_threads_for(work), max(1, n_blocks))
+    n_parts = _parts_for(n_blocks * capacity * width * out.shape[1], n_blocks)
     if n_parts == 1:
         _product_blocks(0, n_blocks, packed, below, Wt, b, above, out)
     else:
