@@ -6,15 +6,15 @@ import llvmlite.ir as ir
 from numba import types
 from numba.extending import intrinsic
 
-from reinforce_dropout.native.simd import (
-    _INT,
-    _INT32,
-    DOT_ROWS,
+from reinforce_dropout.native.simd import DOT_ROWS
+from reinforce_dropout.native.vectors import (
     HAS_AVX512,
+    INT,
+    INT32,
     VECTOR_BYTES,
-    _cases,
-    _counted_loop,
-    _Vectors,
+    Vectors,
+    cases,
+    counted_loop,
 )
 
 __all__ = ["TILE_UNITS", "TILE_VECTORS", "dots_of_used", "transpose_tile", "unit_tile"]
@@ -50,33 +50,30 @@ def unit_tile(n_vectors):
                 out, out_stride, Wt, Wt_stride, units, n_units,
                 b, inputs, s, s_stride, n_inputs, _,
             ) = args  # fmt: skip
-            v = _Vectors(builder, signature.args[-1])
-
-            def row(base, stride, number):
-                return builder.add(base, builder.mul(stride, number))
+            v = Vectors(builder, signature.args[-1])
 
             def vectors(base):
-                return [builder.add(base, _INT(j * VECTOR_BYTES)) for j in range(n_vectors)]
+                return [builder.add(base, INT(j * VECTOR_BYTES)) for j in range(n_vectors)]
 
             def emit(n):
-                numbers = [builder.load(v.element(units, _INT, _INT(t))) for t in range(n)]
-                rows = [row(Wt, Wt_stride, unit) for unit in numbers]
+                numbers = [builder.load(v.element(units, INT, INT(t))) for t in range(n)]
+                rows = [v.step(Wt, Wt_stride, unit) for unit in numbers]
                 biases = [v.splat(builder.load(v.element(b, v.scalar, unit))) for unit in numbers]
 
                 def body(k, sums):
-                    number = builder.load(v.element(inputs, _INT, k))
-                    s_k = [v.load(place) for place in vectors(row(s, s_stride, k))]
+                    number = builder.load(v.element(inputs, INT, k))
+                    s_k = [v.load(place) for place in vectors(v.step(s, s_stride, k))]
                     weights = [v.splat(builder.load(v.element(r, v.scalar, number))) for r in rows]
                     terms = itertools.product(weights, s_k)
                     return [v.multiply_add(w, x, c) for (w, x), c in zip(terms, sums, strict=True)]
 
                 initial = [bias for bias in biases for _ in range(n_vectors)]
-                sums = iter(_counted_loop(builder, _INT(0), n_inputs, initial, body))
+                sums = iter(counted_loop(builder, INT(0), n_inputs, initial, body))
                 for t in range(n):
-                    for place in vectors(row(out, out_stride, _INT(t))):
+                    for place in vectors(v.step(out, out_stride, INT(t))):
                         v.store(next(sums), place)
 
-            _cases(builder, n_units, TILE_UNITS, emit)
+            cases(builder, n_units, TILE_UNITS, emit)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 11, zero), codegen
@@ -114,32 +111,32 @@ def dots_of_used(
         (
             out, out_stride, Wt, Wt_stride, units, n_units, b, row, used, places, n_places, _,
         ) = args  # fmt: skip
-        v = _Vectors(builder, signature.args[-1])
+        v = Vectors(builder, signature.args[-1])
         bytes_type = ir.VectorType(ir.IntType(8), v.lanes)
         no_bytes = ir.Constant(bytes_type, [0] * v.lanes)
 
         def emit(n):
-            numbers = [builder.load(v.element(units, _INT, _INT(t))) for t in range(n)]
-            rows = [builder.add(Wt, builder.mul(Wt_stride, unit)) for unit in numbers]
+            numbers = [builder.load(v.element(units, INT, INT(t))) for t in range(n)]
+            rows = [v.step(Wt, Wt_stride, unit) for unit in numbers]
 
             def body(step, sums):
-                number = builder.load(v.element(places, _INT, step))
-                flags = v.pointer(builder.add(used, builder.mul(number, _INT(v.lanes))), bytes_type)
+                number = builder.load(v.element(places, INT, step))
+                flags = v.pointer(v.step(used, number, INT(v.lanes)), bytes_type)
                 mask = builder.icmp_unsigned("!=", builder.load(flags, align=1), no_bytes)
-                offset = builder.mul(number, _INT(VECTOR_BYTES))
+                offset = builder.mul(number, INT(VECTOR_BYTES))
                 s = v.load(builder.add(row, offset))
                 weights = [v.load(builder.add(r, offset), mask) for r in rows]
                 return [v.multiply_add(w, s, c) for w, c in zip(weights, sums, strict=True)]
 
             zeros = [ir.Constant(v.type, [0.0] * v.lanes)] * n
-            sums = _counted_loop(builder, _INT(0), n_places, zeros, body)
+            sums = counted_loop(builder, INT(0), n_places, zeros, body)
             for t, (unit, vector) in enumerate(zip(numbers, sums, strict=True)):
                 bias = builder.load(v.element(b, v.scalar, unit))
-                place = builder.add(out, builder.mul(out_stride, _INT(t)))
+                place = v.step(out, out_stride, INT(t))
                 total = builder.fadd(bias, v.total(vector))
                 builder.store(total, v.pointer(place, v.scalar))
 
-        _cases(builder, n_units, DOT_ROWS, emit)
+        cases(builder, n_units, DOT_ROWS, emit)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 11, zero), codegen
@@ -169,13 +166,13 @@ def transpose_tile(typingctx, out, places, s, s_stride, n_rows, n_columns, zero)
 
     def codegen(context, builder, signature, args):
         out, places, s, s_stride, n_rows, n_columns, _ = args
-        v = _Vectors(builder, signature.args[-1])
-        columns, none = v.first_lanes(n_columns), v.first_lanes(_INT(0))
+        v = Vectors(builder, signature.args[-1])
+        columns, none = v.first_lanes(n_columns), v.first_lanes(INT(0))
         tile = []
         for i in range(v.lanes):
-            inside = builder.icmp_signed("<", _INT(i), n_rows)
+            inside = builder.icmp_signed("<", INT(i), n_rows)
             mask = builder.select(inside, columns, none)
-            tile.append(v.load(builder.add(s, builder.mul(s_stride, _INT(i))), mask))
+            tile.append(v.load(v.step(s, s_stride, INT(i)), mask))
         step = 1
         while step < v.lanes:  # swap the blocks beside the diagonal, of 1, 2, 4, ... elements
             for i in (i for i in range(v.lanes) if not i & step):
@@ -189,8 +186,8 @@ def transpose_tile(typingctx, out, places, s, s_stride, n_rows, n_columns, zero)
                 )
             step *= 2
         for k, column in enumerate(tile):
-            place = builder.load(v.element(places, _INT, _INT(k)))
-            with builder.if_then(builder.icmp_signed(">=", place, _INT(0))):
+            place = builder.load(v.element(places, INT, INT(k)))
+            with builder.if_then(builder.icmp_signed(">=", place, INT(0))):
                 v.store(column, builder.add(out, place))
         return context.get_dummy_value()
 
@@ -198,4 +195,4 @@ def transpose_tile(typingctx, out, places, s, s_stride, n_rows, n_columns, zero)
 
 
 def _indices(numbers):
-    return ir.Constant(ir.VectorType(_INT32, len(numbers)), numbers)
+    return ir.Constant(ir.VectorType(INT32, len(numbers)), numbers)

@@ -6,9 +6,6 @@ loop of :class:`Elementwise`.  The errors stated hold for every float32, infinit
 ones included; NaN stays NaN.
 """
 
-from hashlib import sha256
-from pathlib import Path
-
 import numba
 import numpy as np
 from pytensor.graph.basic import Apply
@@ -18,6 +15,8 @@ from pytensor.link.numba.dispatch.basic import (
     register_funcify_default_op_cache_key,
 )
 from scipy import special
+
+from reinforce_dropout.native.digest import VERSION
 
 __all__ = ["Elementwise"]
 
@@ -165,9 +164,6 @@ class Elementwise(Op):
         output_storage[0][0] = np.asarray(reference(x), dtype=x.dtype)
 
 
-_VERSION = int.from_bytes(sha256(Path(__file__).read_bytes()).digest()[:8], "big")
-
-
 @register_funcify_default_op_cache_key(Elementwise)
 def _numba_elementwise(op, node, **kwargs):
     function, _ = _FUNCTIONS[op.function]
@@ -181,4 +177,4 @@ def _numba_elementwise(op, node, **kwargs):
             results[i] = function(elements[i])
         return result
 
-    return native_elementwise, _VERSION
+    return native_elementwise, VERSION

@@ -1,203 +1,227 @@
-"""The matrix products of a training step, for a mini-batch: few rows, many of their entries zero.
+"""The matrix products of training and evaluation, for a layer's W and its policy's Z alike.
 
-A mini-batch of 20 rows leaves general-purpose BLAS far below the machine's peak: it packs
-operands for a reuse that 20 rows do not give.  Moreover most of the numbers that a product
-multiplies a weight by are zero here: 81 % of MNIST's pixels, and 70 to 88 % of the masked
-activations.  So :func:`products` and :func:`rank_updates` list the non-zero entries first and add
-up only the rows of the weights that these call for, for a layer's W and its policy's Z alike; and
-:func:`masked_product_transposed` computes only what the mask lets through.
+A mini-batch of 20 rows leaves general-purpose BLAS far below the machine's peak: it packs operands
+for a reuse that 20 rows do not give. Moreover most of the numbers that a product multiplies a
+weight by are zero here: 81 % of MNIST's pixels, and 70 to 88 % of the masked activations. So
+:func:`products` and :func:`rank_updates` list the non-zero entries first, if they are few enough,
+and add up only the rows of the weights that these call for; :func:`masked_product_transposed`
+computes only what the mask lets through. Many rows, as in an evaluation, are dense products with
+packed weights.
 
-Threads share the columns of a product and the rows of an update.  Every element is summed in the
-same order whatever their number, so that it makes no difference to a single bit.
+BLAS is not called at all: its threads and those of these kernels would wait for each other on the
+same cores.
 """
 
 import numba
 import numpy as np
 
+from reinforce_dropout.native.non_zeros import (
+    count_by_column,
+    count_non_zeros,
+    non_zeros_by_block,
+    non_zeros_by_column,
+)
+from reinforce_dropout.native.sharing import share, threads_for
 from reinforce_dropout.native.simd import (
     DOT_ROWS,
+    DOT_TILE,
     SPAN_BYTES,
-    TILE,
-    VECTOR_BYTES,
-    address,
+    TILE_BYTES,
+    TILE_ROWS,
     combine_rows,
     dot_rows,
     dot_tile,
-    lowest_bit,
-    n_threads,
-    non_zero_bits,
+    row_tile,
 )
+from reinforce_dropout.native.vectors import VECTOR_BYTES, address
 
 __all__ = ["masked_product_transposed", "product_transposed", "products", "rank_updates"]
 
-#: Rows of a weight matrix handled before going on: with one span of columns they fill
-#: part of the first-level cache, so that all examples read them from there.
+#: Rows of a weight matrix handled before going on: with one span of columns they stay in the
+#: first-level cache, from where all examples read them;
 _BLOCK = 64
-#: BLAS, which packs its operands, is faster with more rows than this,
-_MANY_ROWS = 64
-#: or with fewer columns.
+#: packed, they stay in the second-level cache.
+_PACKED_BLOCK = 512
+#: Packing weights pays for more examples than this,
+_FEW_ROWS = 64
+#: and threads share the examples, not the columns, of more than this.
+_MANY_ROWS = 256
+#: With fewer columns a list of non-zero entries costs more than it saves.
 _FEW_COLUMNS = 32
-#: Density of a mask beyond which a product computes what it drops, too.
+#: Density from which on computing everything is faster.
 _DENSE = 0.6
-#: Multiplications by a weight below which waking another thread costs more than it saves.
-_WORTH_A_THREAD = 200_000
 
-numba.get_num_threads()  # Numba tells LLVM of the symbol in `n_threads` once it has been asked.
-
-_tile = dot_tile(*TILE)
-_single = dot_tile(1, 1)
-_TILE_ROWS, _TILE_COLUMNS = TILE
+_tile, _single = row_tile(TILE_ROWS), row_tile(1)
+_dots, _single_dot = dot_tile(*DOT_TILE), dot_tile(1, 1)
+_DOTS_LEFT, _DOTS_RIGHT = DOT_TILE
 
 
 @numba.njit
-def _suits_blas(s, n_out):
-    return s.shape[0] > _MANY_ROWS or n_out < _FEW_COLUMNS or s.size == 0
+def _tiles(n_rows, out, out_stride, beta, s, s_stride, s_step, rows, row_stride, length, width):
+    """Apply :func:`simd.row_tile` to any number of rows, at most `TILE_BYTES` wide."""
+    i = 0
+    while i < n_rows:
+        out_i, s_i = out + i * out_stride, s + i * s_stride
+        if i + TILE_ROWS <= n_rows:
+            _tile(out_i, out_stride, beta, s_i, s_stride, s_step, rows, row_stride, length, width)
+            i += TILE_ROWS
+        else:
+            _single(out_i, out_stride, beta, s_i, s_stride, s_step, rows, row_stride, length, width)
+            i += 1
 
 
 @numba.njit
-def _threads_for(work):
-    """Return how many threads to use for so many multiplications by a weight."""
-    return n_threads() if work > _WORTH_A_THREAD else 1
+def _pack(panel, W, k, j):
+    """Copy to `panel` as much of W as fits it, from row k and column j on."""
+    for t in range(min(panel.shape[0], W.shape[0] - k)):
+        row, packed = W[k + t, j : j + panel.shape[1]], panel[t]
+        for c in range(row.size):
+            packed[c] = row[c]
 
 
 @numba.njit
-def _share(part, n_parts, size, step):
-    """Return the first and the last (excluded) of a part's columns, in whole steps."""
-    width = ((size + n_parts - 1) // n_parts + step - 1) // step * step
-    return min(size, part * width), min(size, (part + 1) * width)
+def _add_dense(out, first, s, W, panel):
+    """Add to `out` the columns of ``s @ W`` from `first` on; `panel` is room for packed weights."""
+    itemsize, width = out.itemsize, out.shape[1]
+    span = TILE_BYTES // itemsize
+    packed = panel.size > 0
+    block = panel.shape[0] if packed else _BLOCK
+    for k in range(0, s.shape[1], block):
+        for j in range(0, width, span):
+            if packed:
+                _pack(panel, W, k, first + j)
+            here = address(W) + k * W.strides[0] + (first + j) * itemsize
+            _tiles(
+                s.shape[0],
+                address(out) + j * itemsize,
+                out.strides[0],
+                out.dtype.type(1),
+                address(s) + k * itemsize,
+                s.strides[0],
+                itemsize,
+                address(panel) if packed else here,
+                panel.strides[0] if packed else W.strides[0],
+                min(block, s.shape[1] - k),
+                min(span, width - j),
+            )
 
 
 @numba.njit
-def _non_zeros(s, length):
-    """List the entries of `s` that are not zero: block after block of `length` columns, row by row.
-
-    Returns
-    -------
-    columns : ndarray (n_entries or more,) int64
-    factors : ndarray (n_entries or more,) of s.dtype
-    firsts : ndarray (n_blocks, n_rows + 1) int64
-        Block B and row i own the entries ``firsts[B, i] <= t < firsts[B, i + 1]``.
-    """
-    n_rows, n_columns = s.shape
-    n_blocks = (n_columns + length - 1) // length
-    columns = np.empty(s.size, np.int64)
-    factors = np.empty(s.size, s.dtype)
-    firsts = np.empty((n_blocks, n_rows + 1), np.int64)
-    lanes = VECTOR_BYTES // s.itemsize
-    t = 0
-    for block in range(n_blocks):
-        stop = min(n_columns, (block + 1) * length)
-        for i in range(n_rows):
-            firsts[block, i] = t
-            for k in range(block * length, stop, lanes):
-                at = address(s) + (i * n_columns + k) * s.itemsize
-                bits = non_zero_bits(at, stop - k, s.dtype.type(0))
-                while bits != 0:
-                    columns[t] = k + lowest_bit(bits)
-                    factors[t] = s[i, columns[t]]
-                    bits &= bits - 1
-                    t += 1
-        firsts[block, n_rows] = t
-    return columns, factors, firsts
-
-
-@numba.njit
-def _non_zeros_by_column(s):
-    """List the entries of `s` that are not zero, column by column.
-
-    Returns
-    -------
-    rows : ndarray (n_entries or more,) int64
-    factors : ndarray (n_entries or more,) of s.dtype
-    firsts : ndarray (n_columns + 1,) int64
-        Column k owns the entries ``firsts[k] <= t < firsts[k + 1]``.
-    """
-    n_rows, n_columns = s.shape
-    rows, factors = np.empty(s.size + 1, np.int64), np.empty(s.size + 1, s.dtype)
-    firsts = np.empty(n_columns + 1, np.int64)
-    t = 0
-    for k in range(n_columns):
-        firsts[k] = t
-        for i in range(n_rows):  # no branch: what is zero is written over
-            rows[t] = i
-            factors[t] = s[i, k]
-            t += s[i, k] != 0
-    firsts[n_columns] = t
-    return rows, factors, firsts
-
-
-@numba.njit
-def _product_columns(first, last, out, W, columns, factors, firsts):
-    """Add up columns `first` to `last` of a product from the non-zero entries on its left.
-
-    In an array of their own: threads that add in lines of the cache that they share wait for each
-    other at every row.
-    """
-    n_rows = firsts.shape[1] - 1
-    own = np.zeros((n_rows, last - first), out.dtype)
-    _add_rows(own, W, first, columns, factors, firsts)
-    for i in range(n_rows):
-        out[i, first:last] = own[i]
-
-
-@numba.njit
-def _add_rows(own, W, first, columns, factors, firsts):
-    itemsize = own.itemsize
-    n_blocks, n_rows = firsts.shape[0], firsts.shape[1] - 1
+def _add_listed(out, first, W, columns, factors, firsts):
+    """Add to `out` the columns of ``s @ W`` from `first` on, from the non-zero entries of s."""
+    itemsize, width = out.itemsize, out.shape[1]
     span = SPAN_BYTES // itemsize
-    for block in range(n_blocks):
-        for j in range(0, own.shape[1], span):
-            for i in range(n_rows):
+    for block in range(firsts.shape[0]):
+        for j in range(0, width, span):
+            for i in range(out.shape[0]):
                 combine_rows(
-                    address(own) + i * own.strides[0] + j * itemsize,
-                    own.dtype.type(1),
+                    address(out) + i * out.strides[0] + j * itemsize,
+                    out.dtype.type(1),
                     address(W) + (first + j) * itemsize,
                     W.strides[0],
                     address(columns),
                     address(factors),
                     firsts[block, i],
                     firsts[block, i + 1],
-                    min(span, own.shape[1] - j),
+                    min(span, width - j),
                 )
 
 
 @numba.njit
-def _product_share(part, n_parts, s_W, W, s_Z, Z, columns, factors, firsts):
+def _panel(s):
+    """Room for packed weights, if there are enough rows for packing to pay."""
+    columns = TILE_BYTES // s.itemsize if s.shape[0] > _FEW_ROWS else 0
+    return np.empty((_PACKED_BLOCK, columns), s.dtype)
+
+
+@numba.njit
+def _add_product(out, first, s, W, columns, factors, firsts):
+    """Add to `out` the columns of ``s @ W`` from `first` on; no `firsts`, no list."""
+    if firsts.size > 0:
+        _add_listed(out, first, W, columns, factors, firsts)
+    else:
+        _add_dense(out, first, s, W, _panel(s))
+
+
+@numba.njit
+def _product_columns(first, last, out, s, W, columns, factors, firsts):
+    """Compute columns `first` to `last` of a product.
+
+    In an array of their own: threads that add in lines of the cache that they share wait for each
+    other at every row.
+    """
+    own = np.zeros((s.shape[0], last - first), out.dtype)
+    _add_product(own, first, s, W, columns, factors, firsts)
+    out[:, first:last] = own
+
+
+@numba.njit
+def _product_share(part, n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts):
     n_W, n_Z = W.shape[1], Z.shape[1]
-    first, last = _share(part, n_parts, n_W + n_Z, VECTOR_BYTES // W.itemsize)
-    _product_columns(min(first, n_W), min(last, n_W), s_W, W, columns, factors, firsts)
+    first, last = share(part, n_parts, n_W + n_Z, VECTOR_BYTES // W.itemsize)
+    _product_columns(min(first, n_W), min(last, n_W), s_W, s, W, columns, factors, firsts)
     first, last = max(first - n_W, 0), max(last - n_W, 0)
-    _product_columns(first, last, s_Z, Z, columns, factors, firsts)
+    _product_columns(first, last, s_Z, s, Z, columns, factors, firsts)
 
 
 @numba.njit(parallel=True)
-def _products_in_parallel(n_parts, s_W, W, s_Z, Z, columns, factors, firsts):
+def _products_in_parallel(n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts):
     for part in numba.prange(n_parts):
-        _product_share(part, n_parts, s_W, W, s_Z, Z, columns, factors, firsts)
+        _product_share(part, n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts)
+
+
+@numba.njit
+def _add_rows(part, n_parts, s_W, W, s_Z, Z, s):
+    first, last = share(part, n_parts, s.shape[0], TILE_ROWS)
+    rows = s[first:last]
+    panel = _panel(rows)
+    _add_dense(s_W[first:last], 0, rows, W, panel)
+    _add_dense(s_Z[first:last], 0, rows, Z, panel)
+
+
+@numba.njit(parallel=True)
+def _add_rows_in_parallel(n_parts, s_W, W, s_Z, Z, s):
+    for part in numba.prange(n_parts):
+        _add_rows(part, n_parts, s_W, W, s_Z, Z, s)
 
 
 @numba.njit
 def products(s, W, Z):
     """``s @ W`` and ``s @ Z``, for s (n_rows, n_in), W (n_in, n_W) and Z (n_in, n_Z), C-ordered.
 
-    Z may have no columns. A zero of `s` contributes nothing, even if what it multiplies in W or Z
-    is infinite or NaN.
+    Z may have no columns. Where most entries of `s` are zero they contribute nothing, even if what
+    they multiply in W or Z is infinite or NaN.
     """
     n_rows, n_W, n_Z = s.shape[0], W.shape[1], Z.shape[1]
-    if _suits_blas(s, n_W + n_Z):
-        return np.dot(s, W), np.dot(s, Z)
-    s_W, s_Z = np.empty((n_rows, n_W), s.dtype), np.empty((n_rows, n_Z), s.dtype)
-    columns, factors, firsts = _non_zeros(s, _BLOCK)
-    n_parts = _threads_for(firsts[-1, -1] * (n_W + n_Z))
-    if n_parts == 1:
-        _product_share(0, 1, s_W, W, s_Z, Z, columns, factors, firsts)
+    s_W, s_Z = np.zeros((n_rows, n_W), s.dtype), np.zeros((n_rows, n_Z), s.dtype)
+    if n_rows > _MANY_ROWS:
+        n_parts = threads_for(s.size * (n_W + n_Z))
+        if n_parts == 1:
+            _add_rows(0, 1, s_W, W, s_Z, Z, s)
+        else:
+            _add_rows_in_parallel(n_parts, s_W, W, s_Z, Z, s)
+        return s_W, s_Z
+    n_entries = count_non_zeros(s)
+    columns, factors, firsts = (
+        np.empty(0, np.int64),
+        np.empty(0, s.dtype),
+        np.empty((0, 0), np.int64),
+    )
+    if n_entries > _DENSE * s.size or n_W + n_Z < _FEW_COLUMNS:
+        n_entries = s.size
     else:
-        _products_in_parallel(n_parts, s_W, W, s_Z, Z, columns, factors, firsts)
+        columns, factors, firsts = non_zeros_by_block(s, _BLOCK)
+    n_parts = threads_for(n_entries * (n_W + n_Z))
+    if n_parts == 1:
+        _add_product(s_W, 0, s, W, columns, factors, firsts)
+        _add_product(s_Z, 0, s, Z, columns, factors, firsts)
+    else:
+        _products_in_parallel(n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts)
     return s_W, s_Z
 
 
 @numba.njit
-def _update_rows(start, stop, W, g, beta, rows, factors, firsts):
+def _update_listed(start, stop, W, g, beta, rows, factors, firsts):
     """Update rows `start` to `stop` of W from the non-zero entries of the columns of s."""
     itemsize, row = W.itemsize, W.strides[0]
     span = SPAN_BYTES // itemsize
@@ -218,6 +242,28 @@ def _update_rows(start, stop, W, g, beta, rows, factors, firsts):
 
 
 @numba.njit
+def _update_dense(start, stop, W, g, beta, s):
+    """Update rows `start` to `stop` of W from all entries of the columns of s."""
+    itemsize, row = W.itemsize, W.strides[0]
+    span = TILE_BYTES // itemsize
+    for k in range(start, stop, TILE_ROWS):
+        for j in range(0, W.shape[1], span):
+            _tiles(
+                min(TILE_ROWS, stop - k),
+                address(W) + k * row + j * itemsize,
+                row,
+                beta,
+                address(s) + k * itemsize,
+                itemsize,
+                s.strides[0],
+                address(g) + j * itemsize,
+                row,
+                s.shape[0],
+                min(span, W.shape[1] - j),
+            )
+
+
+@numba.njit
 def _first_row(part, n_parts, firsts):
     """Return where a part begins: every row costs something, and so does every entry."""
     n = firsts.size - 1
@@ -229,23 +275,23 @@ def _first_row(part, n_parts, firsts):
 
 
 @numba.njit
-def _update_share(part, n_parts, W, g_W, beta_W, Z, g_Z, beta_Z, rows, factors, firsts):
-    start, stop = _first_row(part, n_parts, firsts), _first_row(part + 1, n_parts, firsts)
-    _update_rows(start, stop, W, g_W, beta_W, rows, factors, firsts)
-    _update_rows(start, stop, Z, g_Z, beta_Z, rows, factors, firsts)
+def _update_share(part, n_parts, W, g_W, beta_W, Z, g_Z, beta_Z, s, listed, rows, factors, firsts):
+    if listed:
+        start, stop = _first_row(part, n_parts, firsts), _first_row(part + 1, n_parts, firsts)
+        _update_listed(start, stop, W, g_W, beta_W, rows, factors, firsts)
+        _update_listed(start, stop, Z, g_Z, beta_Z, rows, factors, firsts)
+    else:
+        start, stop = share(part, n_parts, W.shape[0], TILE_ROWS)
+        _update_dense(start, stop, W, g_W, beta_W, s)
+        _update_dense(start, stop, Z, g_Z, beta_Z, s)
 
 
 @numba.njit(parallel=True)
-def _updates_in_parallel(n_parts, W, g_W, beta_W, Z, g_Z, beta_Z, rows, factors, firsts):
+def _updates_in_parallel(n_parts, W, g_W, beta_W, Z, g_Z, beta_Z, s, listed, rows, factors, firsts):
     for part in numba.prange(n_parts):
-        _update_share(part, n_parts, W, g_W, beta_W, Z, g_Z, beta_Z, rows, factors, firsts)
-
-
-@numba.njit
-def _update_with_blas(W, s, g, beta):
-    elements, products = W.reshape(-1), np.dot(s.T, g).reshape(-1)
-    for e in range(elements.size):
-        elements[e] = beta * elements[e] + products[e]
+        _update_share(
+            part, n_parts, W, g_W, beta_W, Z, g_Z, beta_Z, s, listed, rows, factors, firsts
+        )
 
 
 @numba.njit
@@ -254,18 +300,24 @@ def rank_updates(s, W, g_W, beta_W, Z, g_Z, beta_Z):
 
     s (n_rows, n_in), W (n_in, n_W), g_W (n_rows, n_W), Z (n_in, n_Z), g_Z (n_rows, n_Z), all
     C-ordered and of one dtype, which is that of the scalars `beta_W` and `beta_Z`. Z may have no
-    columns. A zero of `s` contributes nothing, even if what it multiplies in g is infinite or NaN.
+    columns. Where most entries of `s` are zero they contribute nothing, even if what they multiply
+    in g is infinite or NaN.
     """
-    if _suits_blas(s, W.shape[1] + Z.shape[1]):
-        _update_with_blas(W, s, g_W, beta_W)
-        _update_with_blas(Z, s, g_Z, beta_Z)
-        return
-    rows, factors, firsts = _non_zeros_by_column(s)
-    n_parts = _threads_for(firsts[-1] * (W.shape[1] + Z.shape[1]))
-    if n_parts == 1:
-        _update_share(0, 1, W, g_W, beta_W, Z, g_Z, beta_Z, rows, factors, firsts)
+    firsts = count_by_column(s)
+    n_entries, n_columns = firsts[-1], W.shape[1] + Z.shape[1]
+    rows, factors = np.empty(0, np.int64), np.empty(0, s.dtype)
+    listed = n_entries <= _DENSE * s.size and n_columns >= _FEW_COLUMNS
+    if listed:
+        rows, factors = non_zeros_by_column(s, firsts)
     else:
-        _updates_in_parallel(n_parts, W, g_W, beta_W, Z, g_Z, beta_Z, rows, factors, firsts)
+        n_entries = s.size
+    n_parts = threads_for(n_entries * n_columns)
+    if n_parts == 1:
+        _update_share(0, 1, W, g_W, beta_W, Z, g_Z, beta_Z, s, listed, rows, factors, firsts)
+    else:
+        _updates_in_parallel(
+            n_parts, W, g_W, beta_W, Z, g_Z, beta_Z, s, listed, rows, factors, firsts
+        )
 
 
 @numba.njit
@@ -275,12 +327,12 @@ def _transposed_columns(first, last, out, g, W):
     row, out_row = n_out * itemsize, out.shape[1] * itemsize
     zero = g.dtype.type(0)
     out_at, g_at, W_at = address(out), address(g), address(W)
-    for k in range(first, last, _TILE_COLUMNS):
-        k_stop = min(last, k + _TILE_COLUMNS)
-        for i in range(0, n_rows, _TILE_ROWS):
-            i_stop = min(n_rows, i + _TILE_ROWS)
-            if k_stop - k == _TILE_COLUMNS and i_stop - i == _TILE_ROWS:
-                _tile(
+    for k in range(first, last, _DOTS_RIGHT):
+        k_stop = min(last, k + _DOTS_RIGHT)
+        for i in range(0, n_rows, _DOTS_LEFT):
+            i_stop = min(n_rows, i + _DOTS_LEFT)
+            if k_stop - k == _DOTS_RIGHT and i_stop - i == _DOTS_LEFT:
+                _dots(
                     out_at + i * out_row + k * itemsize,
                     out_row,
                     g_at + i * row,
@@ -293,7 +345,7 @@ def _transposed_columns(first, last, out, g, W):
                 continue
             for kk in range(k, k_stop):
                 for ii in range(i, i_stop):
-                    _single(
+                    _single_dot(
                         out_at + ii * out_row + kk * itemsize,
                         out_row,
                         g_at + ii * row,
@@ -308,19 +360,21 @@ def _transposed_columns(first, last, out, g, W):
 @numba.njit(parallel=True)
 def _transposed_in_parallel(n_parts, out, g, W):
     for part in numba.prange(n_parts):
-        first, last = _share(part, n_parts, W.shape[0], _TILE_COLUMNS)
+        first, last = share(part, n_parts, W.shape[0], _DOTS_RIGHT)
         _transposed_columns(first, last, out, g, W)
 
 
 @numba.njit
 def product_transposed(g, W):
     """``g @ W.T``, shape (n_rows, n_in), for g (n_rows, n_out) and W (n_in, n_out), C-ordered."""
-    n_rows, n_out = g.shape
-    n_in = W.shape[0]
-    if _suits_blas(g, n_out):
-        return np.dot(g, W.T)
-    out = np.empty((n_rows, n_in), g.dtype)
-    n_parts = _threads_for(g.size * n_in)
+    n_in, n_out = W.shape
+    if n_out < _FEW_COLUMNS:  # dot products this short would be all beginning and end
+        transposed = np.ascontiguousarray(W.T)
+        out = np.zeros((g.shape[0], n_in), g.dtype)
+        _add_dense(out, 0, g, transposed, np.empty((0, 0), g.dtype))
+        return out
+    out = np.empty((g.shape[0], n_in), g.dtype)
+    n_parts = threads_for(g.size * n_in)
     if n_parts == 1:
         _transposed_columns(0, n_in, out, g, W)
     else:
@@ -349,20 +403,22 @@ def _masked_columns(first, last, out, g, W, rows, firsts):
 @numba.njit(parallel=True)
 def _masked_in_parallel(n_parts, out, g, W, rows, firsts):
     for part in numba.prange(n_parts):
-        first, last = _share(part, n_parts, W.shape[0], _TILE_COLUMNS)
+        first, last = share(part, n_parts, W.shape[0], _DOTS_RIGHT)
         _masked_columns(first, last, out, g, W, rows, firsts)
 
 
 @numba.njit
 def masked_product_transposed(g, W, u):
     """``g @ W.T`` where the mask u (n_rows, n_in) is not zero; the rest is not meant to be used."""
-    n_rows, n_out = g.shape
-    n_in = W.shape[0]
-    if _suits_blas(g, n_out) or np.count_nonzero(u) > _DENSE * u.size:
+    n_in, n_out = W.shape
+    if n_out < _FEW_COLUMNS:
         return product_transposed(g, W)
-    out = np.zeros((n_rows, n_in), g.dtype)
-    rows, _, firsts = _non_zeros_by_column(u)
-    n_parts = _threads_for(firsts[-1] * n_out)
+    firsts = count_by_column(u)
+    if firsts[-1] > _DENSE * u.size:
+        return product_transposed(g, W)
+    out = np.zeros((g.shape[0], n_in), g.dtype)
+    rows, _ = non_zeros_by_column(u, firsts)
+    n_parts = threads_for(firsts[-1] * n_out)
     if n_parts == 1:
         _masked_columns(0, n_in, out, g, W, rows, firsts)
     else:

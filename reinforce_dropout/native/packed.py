@@ -3,9 +3,6 @@
 Threads share the blocks.  Every number is summed in the same order whatever their number.
 """
 
-from hashlib import sha256
-from pathlib import Path
-
 import numba
 import numpy as np
 from pytensor.link.numba.dispatch.basic import (
@@ -21,14 +18,16 @@ from reinforce_dropout.native.block_simd import (
     transpose_tile,
     unit_tile,
 )
-from reinforce_dropout.native.kernels import _threads_for
-from reinforce_dropout.native.simd import DOT_ROWS, VECTOR_BYTES, address
+from reinforce_dropout.native.digest import VERSION
+from reinforce_dropout.native.sharing import threads_for
+from reinforce_dropout.native.simd import DOT_ROWS
+from reinforce_dropout.native.vectors import VECTOR_BYTES, address
 
 __all__ = ["in_use", "pack", "packed_mean", "packed_product", "unpack"]
 
 _wide_tile, _narrow_tile = unit_tile(TILE_VECTORS), unit_tile(1)
 
-#: Numbers copied that take as long as so many multiplications; see `kernels._threads_for`.
+#: Numbers copied that take as long as so many multiplications; see `sharing.threads_for`.
 _COPY = 4
 
 _check, _capacity = numba.njit(ops.check), numba.njit(ops.count_most)
@@ -48,8 +47,8 @@ def _numbers(units):
 
 @numba.njit
 def _parts_for(work, n_blocks):
-    """Return in how many parts threads share the blocks, see `kernels._threads_for`."""
-    return min(_threads_for(work), max(1, n_blocks))
+    """Return in how many parts threads share the blocks, see `sharing.threads_for`."""
+    return min(threads_for(work), max(1, n_blocks))
 
 
 @numba.njit
@@ -294,11 +293,6 @@ def packed_product(packed, below, Wt, b, above, width):
     return out
 
 
-_NAMES = ("packed", "native/packed", "native/kernels", "native/block_simd", "native/simd")
-_SOURCES = [(Path(__file__).parents[1] / f"{name}.py").read_bytes() for name in _NAMES]
-_VERSION = int.from_bytes(sha256(b"".join(_SOURCES)).digest()[:8], "big")
-
-
 @register_funcify_default_op_cache_key(ops.InUse)
 def _numba_in_use(op, node, **kwargs):
     size = op.instances_per_block
@@ -307,7 +301,7 @@ def _numba_in_use(op, node, **kwargs):
     def native_in_use(s):
         return in_use(np.ascontiguousarray(s), size)
 
-    return native_in_use, _VERSION
+    return native_in_use, VERSION
 
 
 @register_funcify_default_op_cache_key(ops.Pack)
@@ -318,7 +312,7 @@ def _numba_pack(op, node, **kwargs):
     def native_pack(s, active):
         return pack(np.ascontiguousarray(s), np.ascontiguousarray(active), size, width)
 
-    return native_pack, _VERSION
+    return native_pack, VERSION
 
 
 @register_funcify_default_op_cache_key(ops.Unpack)
@@ -329,7 +323,7 @@ def _numba_unpack(op, node, **kwargs):
     def native_unpack(packed, active, n_rows):
         return unpack(packed, active, n_rows.item(), size, width)
 
-    return native_unpack, _VERSION
+    return native_unpack, VERSION
 
 
 @register_funcify_default_op_cache_key(ops.PackedMean)
@@ -340,7 +334,7 @@ def _numba_packed_mean(op, node, **kwargs):
     def native_packed_mean(packed, active, n_rows):
         return packed_mean(packed, active, n_rows.item(), size, width)
 
-    return native_packed_mean, _VERSION
+    return native_packed_mean, VERSION
 
 
 @register_funcify_default_op_cache_key(ops.PackedProduct)
@@ -358,4 +352,4 @@ def _numba_packed_product(op, node, **kwargs):
             width,
         )
 
-    return native_packed_product, _VERSION
+    return native_packed_product, VERSION

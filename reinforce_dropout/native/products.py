@@ -4,9 +4,6 @@ They take the place of ``Dot`` and of a weight's update after differentiation, s
 defines a gradient.  All inputs of one node have the same floating-point dtype.
 """
 
-from hashlib import sha256
-from pathlib import Path
-
 import numpy as np
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
@@ -17,18 +14,9 @@ from pytensor.link.numba.dispatch.basic import (
 from pytensor.tensor.type import tensor
 
 from reinforce_dropout.native import kernels
+from reinforce_dropout.native.digest import VERSION
 
 __all__ = ["MaskedProductTransposed", "ProductTransposed", "Products", "RankUpdates"]
-
-
-def _kernel_version():
-    """Digest of the kernels' source, so that PyTensor's disk cache never holds stale code."""
-    folder = Path(__file__).parent
-    sources = [(folder / name).read_bytes() for name in ("products.py", "kernels.py", "simd.py")]
-    return int.from_bytes(sha256(b"".join(sources)).digest()[:8], "big")
-
-
-_KERNEL_VERSION = _kernel_version()
 
 
 class Products(Op):
@@ -143,7 +131,7 @@ def _numba_products(op, node, **kwargs):
             no_Z = np.empty((W.shape[0], 0), W.dtype)
             return kernels.products(np.ascontiguousarray(s), np.ascontiguousarray(W), no_Z)[0]
 
-        return native_product, _KERNEL_VERSION
+        return native_product, VERSION
 
     @numba_njit
     def native_products(s, W, Z):
@@ -151,7 +139,7 @@ def _numba_products(op, node, **kwargs):
             np.ascontiguousarray(s), np.ascontiguousarray(W), np.ascontiguousarray(Z)
         )
 
-    return native_products, _KERNEL_VERSION
+    return native_products, VERSION
 
 
 @register_funcify_default_op_cache_key(ProductTransposed)
@@ -160,7 +148,7 @@ def _numba_product_transposed(op, node, **kwargs):
     def native_product_transposed(g, W):
         return kernels.product_transposed(np.ascontiguousarray(g), np.ascontiguousarray(W))
 
-    return native_product_transposed, _KERNEL_VERSION
+    return native_product_transposed, VERSION
 
 
 @register_funcify_default_op_cache_key(MaskedProductTransposed)
@@ -171,7 +159,7 @@ def _numba_masked_product_transposed(op, node, **kwargs):
             np.ascontiguousarray(g), np.ascontiguousarray(W), np.ascontiguousarray(u)
         )
 
-    return native_masked_product_transposed, _KERNEL_VERSION
+    return native_masked_product_transposed, VERSION
 
 
 @register_funcify_default_op_cache_key(RankUpdates)
@@ -199,7 +187,7 @@ def _numba_rank_updates(op, node, **kwargs):
             )
             return W
 
-        return native_rank_update, _KERNEL_VERSION
+        return native_rank_update, VERSION
 
     @numba_njit
     def native_rank_updates(s, W, g_W, beta_W, Z, g_Z, beta_Z):
@@ -215,4 +203,4 @@ def _numba_rank_updates(op, node, **kwargs):
         )
         return W, Z
 
-    return native_rank_updates, _KERNEL_VERSION
+    return native_rank_updates, VERSION

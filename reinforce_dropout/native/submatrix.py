@@ -1,17 +1,13 @@
 """Numba kernels for the Ops of `reinforce_dropout.submatrix`."""
 
-from hashlib import sha256
-from pathlib import Path
-
 import numpy as np
 from pytensor.link.numba.dispatch.basic import (
     numba_njit,
     register_funcify_default_op_cache_key,
 )
 
+from reinforce_dropout.native.digest import VERSION
 from reinforce_dropout.submatrix import PutSubmatrix, Submatrix
-
-_VERSION = int.from_bytes(sha256(Path(__file__).read_bytes()).digest()[:8], "big")
 
 
 @register_funcify_default_op_cache_key(Submatrix)
@@ -26,7 +22,7 @@ def _numba_submatrix(op, node, **kwargs):
                 result[j] = factor * row[columns[j]]
         return V
 
-    return native_submatrix, _VERSION
+    return native_submatrix, VERSION
 
 
 @register_funcify_default_op_cache_key(PutSubmatrix)
@@ -43,4 +39,4 @@ def _numba_put_submatrix(op, node, **kwargs):
                 row[columns[j]] = factor * values[j]
         return result
 
-    return native_put_submatrix, _VERSION
+    return native_put_submatrix, VERSION
