@@ -36,6 +36,7 @@ from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.link.c.exceptions import CompileError
 from pytensor.tensor.math import Sum
 
+from reinforce_dropout import pcg64
 from reinforce_dropout.errors import BackendError
 
 AUTO = ("numba", "jax", "c")
@@ -138,9 +139,9 @@ def function(inputs, outputs, **options):
 def generator_state(function, rng):
     """Return the state of a random generator as a compiled function left it.
 
-    NumPy's generator has a state of its own to show.  Under JAX PyTensor puts a copy of the
-    generator, made into a dict of arrays, into the compiled function, and does not update `rng`.
-    Both stand in the function's own storage.
+    NumPy's generator has a state of its own to show.  Under JAX and Numba a copy of its state, made
+    into a dict of arrays or into an array, is put into the compiled function, and `rng` is not
+    updated.  All stand in the function's own storage.
 
     Parameters
     ----------
@@ -155,6 +156,8 @@ def generator_state(function, rng):
     generator = _storage(function, rng)[0]
     if isinstance(generator, np.random.Generator):
         return generator.bit_generator.state
+    if isinstance(generator, np.ndarray):
+        return pcg64.state_of(generator)
     # The rest of the dict is what became of NumPy's state, and never changes.
     return {"jax_state": np.asarray(generator["jax_state"]).tolist()}
 
@@ -164,6 +167,8 @@ def set_generator_state(function, rng, state):
     storage = _storage(function, rng)
     if isinstance(storage[0], np.random.Generator):
         storage[0].bit_generator.state = state
+    elif isinstance(storage[0], np.ndarray):
+        storage[0] = pcg64.words_of(state)
     else:
         storage[0] = storage[0] | {"jax_state": np.asarray(state["jax_state"], "uint32")}
 

@@ -6,10 +6,11 @@ training step, and rewrites (:mod:`.rewrites`) put them there when the graph is 
 package leaves PyTensor's own modes as they are.
 """
 
-from pytensor.compile.mode import get_mode
+from pytensor.compile.mode import Mode, get_mode
 
 from reinforce_dropout.native import packed, submatrix  # noqa: F401 - register their kernels
 from reinforce_dropout.native.rewrites import TAG
+from reinforce_dropout.native.uniforms import NativeLinker
 
 __all__ = ["mode"]
 
@@ -28,4 +29,6 @@ def mode(name="NUMBA"):
         To be passed to ``pytensor.function`` as ``mode``.
     """
     plain = get_mode(name.upper())
-    return plain.including(TAG) if name.upper() == "NUMBA" else plain
+    if name.upper() != "NUMBA":
+        return plain
+    return Mode(NativeLinker(), plain.provided_optimizer).including(TAG)

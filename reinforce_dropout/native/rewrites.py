@@ -21,6 +21,7 @@ from reinforce_dropout.native.products import (
     ProductTransposed,
     RankUpdates,
 )
+from reinforce_dropout.native.uniforms import use_uniforms
 from reinforce_dropout.submatrix import PutSubmatrix
 
 __all__ = ["TAG"]
@@ -160,6 +161,7 @@ optdb.register(
 )
 optdb.register("native_merge", dfs_rewriter(merge_rank_updates), TAG, position=1.73)
 optdb.register("native_pairs", dfs_rewriter(pair_products, pair_rank_updates), TAG, position=1.74)
+optdb.register("native_uniforms", use_uniforms, TAG, position=48.7)
 optdb.register("native_masks", dfs_rewriter(mask_product_transposed), TAG, position=48.8)
 optdb.register("native_elementwise", dfs_rewriter(fast_elementwise), TAG, position=48.9)
 optdb.register(

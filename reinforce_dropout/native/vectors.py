@@ -246,3 +246,15 @@ def count_bits(typingctx, bits):
         return builder.ctpop(args[0])
 
     return types.int64(types.int64), codegen
+
+
+@intrinsic
+def multiply_high(typingctx, a, b):
+    """Return the higher 64 bits of the product of two ``uint64``."""
+
+    def codegen(context, builder, signature, args):
+        wide = ir.IntType(128)
+        a, b = (builder.zext(word, wide) for word in args)
+        return builder.trunc(builder.lshr(builder.mul(a, b), wide(64)), INT)
+
+    return types.uint64(types.uint64, types.uint64), codegen

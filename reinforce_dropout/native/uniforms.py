@@ -1,0 +1,148 @@
+"""Uniform numbers of NumPy's generator PCG64, drawn by compiled code from an array of its state.
+
+Handing a ``numpy.random.Generator`` to Numba costs 45 microseconds a call, more than drawing the
+masks of a mini-batch. So where all that is drawn from a shared generator is uniform from 0 to 1,
+the compiled function holds a copy of the generator's state in its place: the same numbers, bit for
+bit. As under JAX the shared generator itself is not advanced then; see `backends.generator_state`.
+"""
+
+import copy
+
+import numba
+import numpy as np
+from pytensor.compile.sharedvalue import SharedVariable
+from pytensor.graph.basic import Apply
+from pytensor.graph.op import Op
+from pytensor.graph.rewriting.basic import graph_rewriter
+from pytensor.link.numba.dispatch.basic import (
+    numba_njit,
+    register_funcify_default_op_cache_key,
+)
+from pytensor.link.numba.linker import NumbaLinker
+from pytensor.tensor.basic import get_underlying_scalar_constant_value
+from pytensor.tensor.exceptions import NotScalarConstantError
+from pytensor.tensor.random.basic import UniformRV
+from pytensor.tensor.random.type import RandomGeneratorType
+from pytensor.tensor.type import matrix
+from pytensor.tensor.type_other import NoneTypeT
+
+from reinforce_dropout.native.digest import VERSION
+from reinforce_dropout.native.vectors import multiply_high
+from reinforce_dropout.pcg64 import words_of
+
+__all__ = ["NativeLinker", "Uniforms", "use_uniforms"]
+
+# The generator is s <- s a + c with numbers of 128 bits, here two words each, high and low: M. E.
+# O'Neill, "PCG: A Family of Simple Fast Space-Efficient Statistically Good Algorithms for Random
+# Number Generation", 2014. Its output is named XSL-RR there.
+_A_HIGH, _A_LOW = np.uint64(0x2360ED051FC65DA4), np.uint64(0x4385DF649FCCF645)
+
+
+class Uniforms(Op):
+    """A matrix of numbers, uniform from 0 to 1, of `shape` (2,): what ``rng.uniform`` draws."""
+
+    __props__ = ("dtype",)
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+
+    def make_node(self, rng, shape):
+        """Build the node; its outputs are the generator after the draw and the numbers."""
+        return Apply(self, [rng, shape], [rng.type(), matrix(dtype=self.dtype)])
+
+    def perform(self, node, inputs, output_storage):
+        """Draw with NumPy, for linkers other than Numba's."""
+        rng, shape = inputs
+        rng = copy.deepcopy(rng)
+        output_storage[1][0] = rng.uniform(size=shape).astype(self.dtype)
+        output_storage[0][0] = rng
+
+
+@numba.njit
+def _draw(words, numbers):
+    """Fill `numbers`, and advance `words`."""
+    high, low, c_high, c_low = words
+    for i in range(numbers.size):
+        next_low = low * _A_LOW + c_low
+        carry = np.uint64(next_low < c_low)
+        high = multiply_high(low, _A_LOW) + high * _A_LOW + low * _A_HIGH + c_high + carry
+        low = next_low
+        mixed, turn = high ^ low, high >> np.uint64(58)
+        output = (mixed >> turn) | (mixed << (-turn & np.uint64(63)))
+        numbers[i] = (output >> np.uint64(11)) * 2.0**-53
+    words[0], words[1] = high, low
+
+
+@register_funcify_default_op_cache_key(Uniforms)
+def _numba_uniforms(op, node, **kwargs):
+    dtype = np.dtype(op.dtype)
+
+    @numba_njit
+    def native_uniforms(words, shape):
+        words = words.copy()
+        numbers = np.empty((shape[0], shape[1]), dtype)
+        _draw(words, numbers.reshape(-1))
+        return words, numbers
+
+    return native_uniforms, VERSION
+
+
+def _is_uniform(node):
+    """Whether a node draws a matrix of numbers from 0 to 1."""
+    if not isinstance(node.op, UniformRV):
+        return False
+    _, size, low, high = node.inputs
+    try:
+        bounds = [float(get_underlying_scalar_constant_value(b)) for b in (low, high)]
+    except NotScalarConstantError:
+        return False
+    return bounds == [0, 1] and node.outputs[1].ndim == 2 and not isinstance(size.type, NoneTypeT)
+
+
+def _draws(fgraph, rng, suits):
+    """Return all nodes that draw from a generator, one after another; None if one does not suit."""
+    draws = []
+    for node, _ in fgraph.clients[rng]:
+        if node in fgraph.apply_nodes:
+            following = _draws(fgraph, node.outputs[0], suits) if suits(node) else None
+            if following is None:
+                return None
+            draws += [node, *following]
+    return draws
+
+
+def _is_shared_pcg64(variable):
+    if not (
+        isinstance(variable, SharedVariable) and isinstance(variable.type, RandomGeneratorType)
+    ):
+        return False
+    generator = variable.get_value(borrow=True)
+    return isinstance(getattr(generator, "bit_generator", None), np.random.PCG64)
+
+
+@graph_rewriter
+def use_uniforms(fgraph):
+    """Draw with :class:`Uniforms` from every shared generator that serves for nothing else."""
+    for rng in filter(_is_shared_pcg64, fgraph.inputs):
+        for node in _draws(fgraph, rng, _is_uniform) or ():
+            new = Uniforms(node.outputs[1].dtype)(*node.inputs[:2])
+            fgraph.replace_all_validate(list(zip(node.outputs, new, strict=True)))
+
+
+class NativeLinker(NumbaLinker):
+    """Numba's linker, with arrays in place of the generators that only :class:`Uniforms` reads."""
+
+    def fgraph_convert(self, fgraph, input_storage, storage_map, **kwargs):
+        """Convert the graph, after a change of its storage."""
+        for i, rng in enumerate(fgraph.inputs):
+            draws = _is_shared_pcg64(rng) and _draws(fgraph, rng, _reads_words)
+            if draws:
+                state = rng.get_value(borrow=True).bit_generator.state
+                storage_map[rng] = input_storage[i] = [words_of(state)]
+        return super().fgraph_convert(
+            fgraph, input_storage=input_storage, storage_map=storage_map, **kwargs
+        )
+
+
+def _reads_words(node):
+    return isinstance(node.op, Uniforms)
