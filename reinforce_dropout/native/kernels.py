@@ -128,37 +128,30 @@ def _add_listed(out, first, W, columns, factors, firsts):
 
 
 @numba.njit
-def _panel(s):
-    """Room for packed weights, if there are enough rows for packing to pay."""
-    columns = TILE_BYTES // s.itemsize if s.shape[0] > _FEW_ROWS else 0
-    return np.empty((_PACKED_BLOCK, columns), s.dtype)
-
-
-@numba.njit
-def _add_product(out, first, s, W, columns, factors, firsts):
-    """Add to `out` the columns of ``s @ W`` from `first` on; no `firsts`, no list."""
-    if firsts.size > 0:
-        _add_listed(out, first, W, columns, factors, firsts)
-    else:
-        _add_dense(out, first, s, W, _panel(s))
-
-
-@numba.njit
 def _product_columns(first, last, out, s, W, columns, factors, firsts):
-    """Compute columns `first` to `last` of a product.
+    """Compute columns `first` to `last` of a product, from the lists or, without `firsts`, all.
 
     In an array of their own: threads that add in lines of the cache that they share wait for each
     other at every row.
     """
     own = np.zeros((s.shape[0], last - first), out.dtype)
-    _add_product(own, first, s, W, columns, factors, firsts)
+    if firsts.size > 0:
+        _add_listed(own, first, W, columns, factors, firsts)
+    else:
+        panel_width = TILE_BYTES // s.itemsize if s.shape[0] > _FEW_ROWS else 0
+        _add_dense(own, first, s, W, np.empty((_PACKED_BLOCK, panel_width), s.dtype))
     out[:, first:last] = own
 
 
 @numba.njit
 def _product_share(part, n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts):
-    n_W, n_Z = W.shape[1], Z.shape[1]
-    first, last = share(part, n_parts, n_W + n_Z, VECTOR_BYTES // W.itemsize)
+    n_rows, n_W, n_Z = s.shape[0], W.shape[1], Z.shape[1]
+    row, last_row, first, last = 0, n_rows, 0, n_W + n_Z
+    if n_rows > _MANY_ROWS:
+        row, last_row = share(part, n_parts, n_rows, TILE_ROWS)
+    else:
+        first, last = share(part, n_parts, n_W + n_Z, VECTOR_BYTES // W.itemsize)
+    s, s_W, s_Z = s[row:last_row], s_W[row:last_row], s_Z[row:last_row]
     _product_columns(min(first, n_W), min(last, n_W), s_W, s, W, columns, factors, firsts)
     first, last = max(first - n_W, 0), max(last - n_W, 0)
     _product_columns(first, last, s_Z, s, Z, columns, factors, firsts)
@@ -171,52 +164,25 @@ def _products_in_parallel(n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts):
 
 
 @numba.njit
-def _add_rows(part, n_parts, s_W, W, s_Z, Z, s):
-    first, last = share(part, n_parts, s.shape[0], TILE_ROWS)
-    rows = s[first:last]
-    panel = _panel(rows)
-    _add_dense(s_W[first:last], 0, rows, W, panel)
-    _add_dense(s_Z[first:last], 0, rows, Z, panel)
-
-
-@numba.njit(parallel=True)
-def _add_rows_in_parallel(n_parts, s_W, W, s_Z, Z, s):
-    for part in numba.prange(n_parts):
-        _add_rows(part, n_parts, s_W, W, s_Z, Z, s)
-
-
-@numba.njit
 def products(s, W, Z):
-    """``s @ W`` and ``s @ Z``, for s (n_rows, n_in), W (n_in, n_W) and Z (n_in, n_Z), C-ordered.
+    """``s @ W`` and ``s @ Z``, for s (n_rows, n_in), W (n_in, n_W) and Z (n_in, n_Z).
 
-    Z may have no columns. Where most entries of `s` are zero they contribute nothing, even if what
-    they multiply in W or Z is infinite or NaN.
+    Z may have no columns. Where most entries of a mini-batch `s` are zero they contribute nothing,
+    even if what they multiply in W or Z is infinite or NaN.
     """
+    s, W, Z = np.ascontiguousarray(s), np.ascontiguousarray(W), np.ascontiguousarray(Z)
     n_rows, n_W, n_Z = s.shape[0], W.shape[1], Z.shape[1]
-    s_W, s_Z = np.zeros((n_rows, n_W), s.dtype), np.zeros((n_rows, n_Z), s.dtype)
-    if n_rows > _MANY_ROWS:
-        n_parts = threads_for(s.size * (n_W + n_Z))
-        if n_parts == 1:
-            _add_rows(0, 1, s_W, W, s_Z, Z, s)
-        else:
-            _add_rows_in_parallel(n_parts, s_W, W, s_Z, Z, s)
-        return s_W, s_Z
-    n_entries = count_non_zeros(s)
-    columns, factors, firsts = (
-        np.empty(0, np.int64),
-        np.empty(0, s.dtype),
-        np.empty((0, 0), np.int64),
-    )
-    if n_entries > _DENSE * s.size or n_W + n_Z < _FEW_COLUMNS:
-        n_entries = s.size
-    else:
-        columns, factors, firsts = non_zeros_by_block(s, _BLOCK)
+    s_W, s_Z = np.empty((n_rows, n_W), s.dtype), np.empty((n_rows, n_Z), s.dtype)
+    columns, factors = np.empty(0, np.int64), np.empty(0, s.dtype)
+    firsts = np.empty((0, 0), np.int64)
+    n_entries = s.size
+    if n_rows <= _MANY_ROWS and n_W + n_Z >= _FEW_COLUMNS:
+        n_non_zero = count_non_zeros(s)
+        if n_non_zero <= _DENSE * s.size:
+            n_entries = n_non_zero
+            columns, factors, firsts = non_zeros_by_block(s, _BLOCK)
     n_parts = threads_for(n_entries * (n_W + n_Z))
-    if n_parts == 1:
-        _add_product(s_W, 0, s, W, columns, factors, firsts)
-        _add_product(s_Z, 0, s, Z, columns, factors, firsts)
-    else:
-        _products_in_parallel(n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts)
+    _products_in_parallel(n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts)
     return s_W, s_Z
 
 
@@ -298,11 +264,12 @@ def _updates_in_parallel(n_parts, W, g_W, beta_W, Z, g_Z, beta_Z, s, listed, row
 def rank_updates(s, W, g_W, beta_W, Z, g_Z, beta_Z):
     """``W[...] = beta_W * W + s.T @ g_W``, and so Z, in one pass over each.
 
-    s (n_rows, n_in), W (n_in, n_W), g_W (n_rows, n_W), Z (n_in, n_Z), g_Z (n_rows, n_Z), all
-    C-ordered and of one dtype, which is that of the scalars `beta_W` and `beta_Z`. Z may have no
+    s (n_rows, n_in), W (n_in, n_W), g_W (n_rows, n_W), Z (n_in, n_Z), g_Z (n_rows, n_Z), all of one
+    dtype, which is that of the scalars `beta_W` and `beta_Z`; W and Z C-ordered. Z may have no
     columns. Where most entries of `s` are zero they contribute nothing, even if what they multiply
     in g is infinite or NaN.
     """
+    s, g_W, g_Z = np.ascontiguousarray(s), np.ascontiguousarray(g_W), np.ascontiguousarray(g_Z)
     firsts = count_by_column(s)
     n_entries, n_columns = firsts[-1], W.shape[1] + Z.shape[1]
     rows, factors = np.empty(0, np.int64), np.empty(0, s.dtype)
@@ -312,12 +279,7 @@ def rank_updates(s, W, g_W, beta_W, Z, g_Z, beta_Z):
     else:
         n_entries = s.size
     n_parts = threads_for(n_entries * n_columns)
-    if n_parts == 1:
-        _update_share(0, 1, W, g_W, beta_W, Z, g_Z, beta_Z, s, listed, rows, factors, firsts)
-    else:
-        _updates_in_parallel(
-            n_parts, W, g_W, beta_W, Z, g_Z, beta_Z, s, listed, rows, factors, firsts
-        )
+    _updates_in_parallel(n_parts, W, g_W, beta_W, Z, g_Z, beta_Z, s, listed, rows, factors, firsts)
 
 
 @numba.njit
@@ -365,20 +327,28 @@ def _transposed_in_parallel(n_parts, out, g, W):
 
 
 @numba.njit
+def _narrow_product_transposed(g, W):
+    """``g @ W.T`` by whole rows: dot products of few columns would be all beginning and end."""
+    transposed = np.ascontiguousarray(W.T)
+    out = np.zeros((g.shape[0], W.shape[0]), g.dtype)
+    for i in range(g.shape[0]):
+        for j in range(g.shape[1]):
+            row, factor, weights = out[i], g[i, j], transposed[j]
+            for k in range(row.size):
+                row[k] += factor * weights[k]
+    return out
+
+
+@numba.njit
 def product_transposed(g, W):
-    """``g @ W.T``, shape (n_rows, n_in), for g (n_rows, n_out) and W (n_in, n_out), C-ordered."""
+    """``g @ W.T``, shape (n_rows, n_in), for g (n_rows, n_out) and W (n_in, n_out)."""
+    g, W = np.ascontiguousarray(g), np.ascontiguousarray(W)
     n_in, n_out = W.shape
-    if n_out < _FEW_COLUMNS:  # dot products this short would be all beginning and end
-        transposed = np.ascontiguousarray(W.T)
-        out = np.zeros((g.shape[0], n_in), g.dtype)
-        _add_dense(out, 0, g, transposed, np.empty((0, 0), g.dtype))
-        return out
+    if n_out < _FEW_COLUMNS:
+        return _narrow_product_transposed(g, W)
     out = np.empty((g.shape[0], n_in), g.dtype)
     n_parts = threads_for(g.size * n_in)
-    if n_parts == 1:
-        _transposed_columns(0, n_in, out, g, W)
-    else:
-        _transposed_in_parallel(n_parts, out, g, W)
+    _transposed_in_parallel(n_parts, out, g, W)
     return out
 
 
@@ -410,6 +380,7 @@ def _masked_in_parallel(n_parts, out, g, W, rows, firsts):
 @numba.njit
 def masked_product_transposed(g, W, u):
     """``g @ W.T`` where the mask u (n_rows, n_in) is not zero; the rest is not meant to be used."""
+    g, W, u = np.ascontiguousarray(g), np.ascontiguousarray(W), np.ascontiguousarray(u)
     n_in, n_out = W.shape
     if n_out < _FEW_COLUMNS:
         return product_transposed(g, W)
@@ -419,8 +390,5 @@ def masked_product_transposed(g, W, u):
     out = np.zeros((g.shape[0], n_in), g.dtype)
     rows, _ = non_zeros_by_column(u, firsts)
     n_parts = threads_for(firsts[-1] * n_out)
-    if n_parts == 1:
-        _masked_columns(0, n_in, out, g, W, rows, firsts)
-    else:
-        _masked_in_parallel(n_parts, out, g, W, rows, firsts)
+    _masked_in_parallel(n_parts, out, g, W, rows, firsts)
     return out

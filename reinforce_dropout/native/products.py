@@ -124,42 +124,24 @@ class RankUpdates(Op):
 
 @register_funcify_default_op_cache_key(Products)
 def _numba_products(op, node, **kwargs):
-    if len(node.outputs) == 1:
-
-        @numba_njit
-        def native_product(s, W):
-            no_Z = np.empty((W.shape[0], 0), W.dtype)
-            return kernels.products(np.ascontiguousarray(s), np.ascontiguousarray(W), no_Z)[0]
-
-        return native_product, VERSION
+    if len(node.outputs) == 2:
+        return kernels.products, VERSION
 
     @numba_njit
-    def native_products(s, W, Z):
-        return kernels.products(
-            np.ascontiguousarray(s), np.ascontiguousarray(W), np.ascontiguousarray(Z)
-        )
+    def native_product(s, W):
+        return kernels.products(s, W, np.empty((W.shape[0], 0), W.dtype))[0]
 
-    return native_products, VERSION
+    return native_product, VERSION
 
 
 @register_funcify_default_op_cache_key(ProductTransposed)
 def _numba_product_transposed(op, node, **kwargs):
-    @numba_njit
-    def native_product_transposed(g, W):
-        return kernels.product_transposed(np.ascontiguousarray(g), np.ascontiguousarray(W))
-
-    return native_product_transposed, VERSION
+    return kernels.product_transposed, VERSION
 
 
 @register_funcify_default_op_cache_key(MaskedProductTransposed)
 def _numba_masked_product_transposed(op, node, **kwargs):
-    @numba_njit
-    def native_masked_product_transposed(g, W, u):
-        return kernels.masked_product_transposed(
-            np.ascontiguousarray(g), np.ascontiguousarray(W), np.ascontiguousarray(u)
-        )
-
-    return native_masked_product_transposed, VERSION
+    return kernels.masked_product_transposed, VERSION
 
 
 @register_funcify_default_op_cache_key(RankUpdates)
@@ -176,15 +158,7 @@ def _numba_rank_updates(op, node, **kwargs):
         def native_rank_update(s, W, g, beta):
             W = own(W)
             no_Z, no_g = np.empty((W.shape[0], 0), W.dtype), np.empty((s.shape[0], 0), W.dtype)
-            kernels.rank_updates(
-                np.ascontiguousarray(s),
-                W,
-                np.ascontiguousarray(g),
-                beta.item(),
-                no_Z,
-                no_g,
-                beta.item(),
-            )
+            kernels.rank_updates(s, W, g, beta.item(), no_Z, no_g, beta.item())
             return W
 
         return native_rank_update, VERSION
@@ -192,15 +166,7 @@ def _numba_rank_updates(op, node, **kwargs):
     @numba_njit
     def native_rank_updates(s, W, g_W, beta_W, Z, g_Z, beta_Z):
         W, Z = own(W), own(Z)
-        kernels.rank_updates(
-            np.ascontiguousarray(s),
-            W,
-            np.ascontiguousarray(g_W),
-            beta_W.item(),
-            Z,
-            np.ascontiguousarray(g_Z),
-            beta_Z.item(),
-        )
+        kernels.rank_updates(s, W, g_W, beta_W.item(), Z, g_Z, beta_Z.item())
         return W, Z
 
     return native_rank_updates, VERSION
