@@ -56,9 +56,7 @@ def forward_by(execution, network, mode):
             "could skip: set execution to dense."
         )
     if isinstance(get_mode(mode).linker, JAXLinker):
-        logging.getLogger(__name__).warning(
-            "The backend jax has no block-sparse execution: the dense one is taken instead."
-        )
+        warn_that_jax_is_dense()
         return network.forward
     sparse = BlockSparseNetwork(network)
 
@@ -66,6 +64,13 @@ def forward_by(execution, network, mode):
         return (network if mask is expected else sparse).forward(x, rng, mask)
 
     return forward
+
+
+def warn_that_jax_is_dense():
+    """Tell the user that the execution is not the one that was asked for."""
+    logging.getLogger(__name__).warning(
+        "The backend jax has no block-sparse execution: the dense one is taken instead."
+    )
 
 
 class BlockSparseNetwork:

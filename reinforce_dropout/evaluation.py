@@ -1,5 +1,6 @@
 """Error rates by the three rules for what takes the place of a mask."""
 
+import numbers
 from typing import NamedTuple
 
 import numpy as np
@@ -101,7 +102,7 @@ def load_network(record, instances_per_block=None):
     RecordError
         The record holds no model, or one that is not its experiment's.
     ExperimentError
-        The block size is less than 1, or given for a network without policies.
+        The block size is no whole number from 1 on, or given for a network without policies.
     """
     experiment = Experiment.from_dict(record.attributes["experiment"])
     try:
@@ -121,8 +122,10 @@ def load_network(record, instances_per_block=None):
 
 
 def _check_block_size(instances_per_block, experiment):
-    if instances_per_block < 1:
-        raise ExperimentError(f"instances_per_block must be 1 or more, not {instances_per_block}.")
+    if not isinstance(instances_per_block, numbers.Integral) or instances_per_block < 1:
+        raise ExperimentError(
+            f"instances_per_block must be a whole number, 1 or more, not {instances_per_block!r}."
+        )
     if not experiment.policy:
         raise ExperimentError(
             "the network has no policies, so nothing is decided for blocks: leave "

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from reinforce_dropout import backends, datasets, interrupts, provenance, records, threads
-from reinforce_dropout.block_sparse import EXECUTIONS
+from reinforce_dropout.block_sparse import EXECUTIONS, warn_that_jax_is_dense
 from reinforce_dropout.early_stopping import Patience
 from reinforce_dropout.errors import DivergenceError, ExperimentError, RecordError
 from reinforce_dropout.evaluation import error_by_rule
@@ -64,7 +64,8 @@ def train(
     """
     backend = backends.resolve(backend)
     check_execution(experiment, execution)
-    if backend == "jax":
+    if (backend, execution) == ("jax", "block-sparse"):
+        warn_that_jax_is_dense()
         execution = "dense"
     records.refuse_unwritable(path)
     with records.lock(path):

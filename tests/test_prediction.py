@@ -161,7 +161,7 @@ def test_other_images_are_refused(as_written, wrong, words):
         ({"rule": "median"}, "rule must be one of sampled, expected, thresholded, not 'median'"),
         ({"execution": "fast"}, "execution must be one of dense, block-sparse, not 'fast'"),
         ({"seed": -1}, "seed must be 0 or more, not -1"),
-        ({"instances_per_block": 0}, "instances_per_block must be 1 or more"),
+        ({"instances_per_block": 0}, "instances_per_block must be a whole number, 1 or"),
     ],
 )
 def test_other_choices_are_refused(as_written, options, words):

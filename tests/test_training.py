@@ -168,8 +168,9 @@ def test_blocks_interrupted_and_resumed(execution, stateful, small_data, tmp_pat
     np.testing.assert_array_equal(as_trained.errors, recorded)
     other = load_evaluation(record, instances_per_block=1)(valid)
     assert (other.active_fraction[1] != as_trained.active_fraction[1]).all()
-    with pytest.raises(ExperimentError, match="instances_per_block must be 1 or more, not 0"):
-        load_evaluation(record, instances_per_block=0)
+    for wrong in (0, 2.5, "2"):
+        with pytest.raises(ExperimentError, match=f"a whole number, 1 or more, not {wrong!r}"):
+            load_evaluation(record, instances_per_block=wrong)
 
 
 def test_killed_at_random_and_resumed_equals_uninterrupted(stateful, small_data, tmp_path):
@@ -309,3 +310,13 @@ def test_evaluation_repeats_the_recorded_errors(stateful, uninterrupted, small_d
     for part in ("valid", "test"):
         recorded = uninterrupted.curves[f"{part}_error"][best]
         np.testing.assert_array_equal(evaluate(getattr(dataset, part)).errors, recorded)
+
+
+def test_jax_trains_blocks_densely_and_says_so(stateful, small_data, tmp_path, caplog):
+    pytest.importorskip("jax")
+    experiment = stateful.replace(n_units=(12,), n_epochs=1, instances_per_block=20)
+    options = QUIET | {"backend": "jax", "execution": "block-sparse"}
+    record = training.train(experiment, tmp_path / "run.hdf5", data=small_data, **options)
+    assert record.attributes["execution"] == "dense"
+    (told,) = (r.getMessage() for r in caplog.records)
+    assert told == "The backend jax has no block-sparse execution: the dense one is taken instead."

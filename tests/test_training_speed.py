@@ -132,7 +132,7 @@ def made_results(**microseconds):
                 setting = Setting(n_threads, n_units, 20, policy)
                 times = microseconds | {"copy": 1.0, "product": 1.0}
                 turns = {
-                    column: Turns(time * np.array([1.1, 0.9, 1, 1, 3]), np.array([2.0, 1]), 0.3, 10)
+                    column: Turns(time * np.array([1.1, 0.9, 1, 1, 3]), (2.0, 1.0), 0.3, 10)
                     for column, time in times.items()
                 }
                 measurements.append(Measurement(setting, turns))
@@ -176,7 +176,7 @@ def test_results_are_read_as_written_and_drawn_alike(tmp_path):
         assert ours_.turns.keys() == theirs.turns.keys()
         for column, turns in ours_.turns.items():
             assert turns.quartiles().tolist() == theirs.turns[column].quartiles().tolist()
-            assert turns.nll.tolist() == theirs.turns[column].nll.tolist()
+            assert turns.nll == theirs.turns[column].nll
             assert turns.peak_bytes == theirs.turns[column].peak_bytes
     text = training_speed.redraw(path, tmp_path / "a")
     assert training_speed.redraw(path, tmp_path / "b") == text == training_speed.table(results)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import h5py
 import numpy as np
-from speed.results import net_name, net_widths, plain
+from result_files import opened, plain
+from speed.results import net_name, net_widths
 
 from reinforce_dropout import report
-from reinforce_dropout.errors import RecordError
 
 NEVER, ALWAYS = 0.0, np.inf
 """What `break_even` returns when no rate pays, or every one."""
@@ -271,30 +271,19 @@ def read(path):
     RecordError
         There is no such file, or it is not one of `write`.
     """
-    try:
-        with h5py.File(path) as root:
-            attributes = plain(root.attrs)
-            if attributes.pop("format", None) != _FORMAT:
-                raise RecordError(f"{path} is no file of block speed-ups: name one.")
-            attributes["versions"] = dict(json.loads(attributes["versions"]))
-            forward = [_forward(group) for group in root["forward"].values()]
-            if not forward or not {*_TEXTS} <= attributes.keys():
-                raise ValueError("something is missing")
-            training = [_training(group) for group in root["training"].values()]
-            return Results(attributes, forward, training)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise RecordError(
-            f"{path} is missing or damaged: run reproduce/block_speedup.py without --redraw."
-        ) from error
+    with opened(path, _FORMAT, "block speed-ups", "block_speedup.py") as root:
+        attributes = {k: v for k, v in plain(root.attrs).items() if k != "format"}
+        attributes["versions"] = dict(json.loads(attributes["versions"]))
+        forward = [_forward(group) for group in root["forward"].values()]
+        if not forward or not {*_TEXTS} <= attributes.keys():
+            raise ValueError("something is missing")
+        training = [Training(**plain(g.attrs), **_arrays(g)) for g in root["training"].values()]
+        return Results(attributes, forward, training)
 
 
 def _forward(group):
-    fields = plain(group.attrs)
-    setting = Setting(**fields | {"n_units": tuple(fields["n_units"].tolist())})
-    return Forward(setting, **{name: dataset[()] for name, dataset in group.items()})
+    return Forward(Setting(**plain(group.attrs)), **_arrays(group))
 
 
-def _training(group):
-    fields = plain(group.attrs)
-    fields["n_units"] = tuple(fields["n_units"].tolist())
-    return Training(**fields, **{name: dataset[()] for name, dataset in group.items()})
+def _arrays(group):
+    return {name: dataset[()] for name, dataset in group.items()}

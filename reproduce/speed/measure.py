@@ -191,7 +191,7 @@ def digest(answers, n_layers):
     rates = statistics[-1][1 : 1 + n_layers]
     return Turns(
         microseconds=np.array([answer["microseconds"] for answer in answers[1:]]),
-        nll=np.array([statistics[0][0], statistics[-1][0]]),
+        nll=(float(statistics[0][0]), float(statistics[-1][0])),
         active_fraction=float(rates.mean()) if len(rates) else 1.0,
         peak_bytes=answers[-1]["peak_bytes"],
     )

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import h5py
 import numpy as np
+from result_files import opened, plain
 
 from reinforce_dropout import report
-from reinforce_dropout.errors import RecordError
 from speed import machine
 
 LABELS = {
@@ -98,7 +98,7 @@ class Turns:
     ----------
     microseconds : ndarray (n_turns,)
         Time of a step (of the machine's columns: of the operation), the mean over each turn.
-    nll : ndarray (2,)
+    nll : tuple of float
         Nats an example, the means over the first turn, which is not timed, and over the last.
     active_fraction : float
         Mean over the hidden layers in the last turn; 1 without policies.
@@ -107,7 +107,7 @@ class Turns:
     """
 
     microseconds: np.ndarray
-    nll: np.ndarray
+    nll: tuple
     active_fraction: float
     peak_bytes: int
 
@@ -208,27 +208,13 @@ def read(path):
     RecordError
         There is no such file, or it is not one of `write`.
     """
-    try:
-        with h5py.File(path) as root:
-            if root.attrs.get("format") != _FORMAT:
-                raise RecordError(f"{path} is no file of training speeds: name one.")
-            attributes = {k: v for k, v in plain(root.attrs).items() if k != "format"}
-            attributes |= {name: json.loads(attributes[name]) for name in _JSON}
-            measurements = [_measurement(group) for group in root["settings"].values()]
-            return Results(attributes, measurements)
-    except (OSError, KeyError) as error:
-        raise RecordError(
-            f"{path} is missing or damaged: run reproduce/training_speed.py without --redraw."
-        ) from error
+    with opened(path, _FORMAT, "training speeds", "training_speed.py") as root:
+        attributes = {k: v for k, v in plain(root.attrs).items() if k != "format"}
+        attributes |= {name: json.loads(attributes[name]) for name in _JSON}
+        measurements = [_measurement(group) for group in root["settings"].values()]
+        return Results(attributes, measurements)
 
 
 def _measurement(group):
-    fields = plain(group.attrs)
-    setting = Setting(**fields | {"n_units": tuple(fields["n_units"].tolist())})
     turns = {c: Turns(dataset[()], **plain(dataset.attrs)) for c, dataset in group.items()}
-    return Measurement(setting, turns)
-
-
-def plain(attributes):
-    """Return the attributes of an HDF5 group as a dict of Python's own values."""
-    return {k: v.item() if isinstance(v, np.generic) else v for k, v in attributes.items()}
+    return Measurement(Setting(**plain(group.attrs)), turns)
