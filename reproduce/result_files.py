@@ -24,7 +24,9 @@ def opened(path, file_format, kind, script):
 
     Yields
     ------
-    h5py.File
+    root : h5py.File
+    attributes : dict
+        Its own but for the format, as `plain` gives them.
 
     Raises
     ------
@@ -33,9 +35,10 @@ def opened(path, file_format, kind, script):
     """
     try:
         with h5py.File(path) as root:
-            if root.attrs.get("format") != file_format:
+            attributes = plain(root.attrs)
+            if attributes.pop("format", None) != file_format:
                 raise RecordError(f"{path} is no file of {kind}: name one.")
-            yield root
+            yield root, attributes
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise RecordError(
             f"{path} is missing or damaged: run reproduce/{script} without --redraw."

@@ -2,8 +2,8 @@
 
 Ops (:mod:`.products`) with Numba kernels (:mod:`.kernels`) replace the matrix products of a
 training step, and rewrites (:mod:`.rewrites`) put them there when the graph is compiled with
-:func:`mode`. :mod:`.packed` and :mod:`.submatrix` compile the Ops of block dropout.  Importing this
-package leaves PyTensor's own modes as they are.
+:func:`mode`. :mod:`.uniforms` draws the masks; :mod:`.packed` and :mod:`.submatrix` compile the Ops
+of block dropout.  Importing this package leaves PyTensor's own modes as they are.
 """
 
 from pytensor.compile.mode import Mode, get_mode

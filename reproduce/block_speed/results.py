@@ -271,8 +271,7 @@ def read(path):
     RecordError
         There is no such file, or it is not one of `write`.
     """
-    with opened(path, _FORMAT, "block speed-ups", "block_speedup.py") as root:
-        attributes = {k: v for k, v in plain(root.attrs).items() if k != "format"}
+    with opened(path, _FORMAT, "block speed-ups", "block_speedup.py") as (root, attributes):
         attributes["versions"] = dict(json.loads(attributes["versions"]))
         forward = [_forward(group) for group in root["forward"].values()]
         if not forward or not {*_TEXTS} <= attributes.keys():

@@ -208,8 +208,7 @@ def read(path):
     RecordError
         There is no such file, or it is not one of `write`.
     """
-    with opened(path, _FORMAT, "training speeds", "training_speed.py") as root:
-        attributes = {k: v for k, v in plain(root.attrs).items() if k != "format"}
+    with opened(path, _FORMAT, "training speeds", "training_speed.py") as (root, attributes):
         attributes |= {name: json.loads(attributes[name]) for name in _JSON}
         measurements = [_measurement(group) for group in root["settings"].values()]
         return Results(attributes, measurements)
