@@ -2,13 +2,13 @@
 
 import logging
 
-import numpy as np
 import pytensor
 import pytensor.tensor as pt
 from pytensor.compile.mode import get_mode
 from pytensor.link.jax import JAXLinker
 
 from reinforce_dropout import bernoulli, blocks
+from reinforce_dropout.alignment import aligned
 from reinforce_dropout.errors import ExperimentError
 from reinforce_dropout.network import ForwardPass, expected
 from reinforce_dropout.packed import InUse, Pack, PackedMean, PackedProduct, Unpack
@@ -95,7 +95,7 @@ class BlockSparseNetwork:
     def __init__(self, network):
         self.network = network
         self.Wt = [
-            pytensor.shared(np.ascontiguousarray(W.get_value(borrow=True).T), name=f"{W.name}t")
+            pytensor.shared(aligned(W.get_value(borrow=True).T), name=f"{W.name}t", borrow=True)
             for W in network.weights
         ]
 

@@ -17,6 +17,7 @@ import pytensor.tensor as pt
 
 from reinforce_dropout import bernoulli, blocks, costs
 from reinforce_dropout.algorithm import TrainingStep, network_cost, policy_updates, statistics
+from reinforce_dropout.alignment import aligned
 from reinforce_dropout.network import ForwardPass
 from reinforce_dropout.submatrix import PutSubmatrix, Submatrix
 from reinforce_dropout.updates import sgd
@@ -140,5 +141,5 @@ def normalise(network, factor):
     """Multiply the factor into the weight matrices: a copy of each, so once an epoch is enough."""
     value = factor.get_value()
     for W in network.weights:
-        W.set_value(W.get_value(borrow=True) * value, borrow=True)
+        W.set_value(aligned(W.get_value(borrow=True) * value), borrow=True)
     factor.set_value(np.ones_like(value))

@@ -4,6 +4,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
+from reinforce_dropout.alignment import aligned
 from reinforce_dropout.initializers import glorot_uniform
 
 
@@ -35,7 +36,8 @@ class AffineLayer:
     """
 
     def __init__(self, rng, n_in, n_out, name):
-        self.W = pytensor.shared(glorot_uniform(rng, n_in, n_out), name=f"W_{name}")
+        W = aligned(glorot_uniform(rng, n_in, n_out))
+        self.W = pytensor.shared(W, name=f"W_{name}", borrow=True)
         self.b = pytensor.shared(np.zeros(n_out, "float32"), name=f"b_{name}")
         self.params = [self.W, self.b]
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytensor.tensor as pt
 
 from reinforce_dropout import bernoulli, blocks
+from reinforce_dropout.alignment import aligned
 from reinforce_dropout.layers import AffineLayer, DenseLayer
 from reinforce_dropout.policy import SigmoidBernoulliPolicy
 
@@ -158,7 +159,7 @@ class MaskedNetwork:
     def set_values(self, values):
         """Set all parameters from arrays, by name."""
         for p in self.all_parameters:
-            p.set_value(values[p.name])
+            p.set_value(aligned(values[p.name]), borrow=True)
 
     def forward(self, x, rng=None, mask=bernoulli.sample):
         """Propagate `x` through the layers: ``s_{i+1} = act(s_i W_i + b_i) * u_i``.

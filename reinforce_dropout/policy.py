@@ -3,6 +3,7 @@
 import numpy as np
 import pytensor
 
+from reinforce_dropout.alignment import aligned
 from reinforce_dropout.initializers import glorot_uniform, logit_of_rate
 
 
@@ -38,7 +39,7 @@ class SigmoidBernoulliPolicy:
 
     def __init__(self, rng, n_in, n_units, name, initial_rate=0.12, uniform=False):
         Z = np.zeros((n_in, n_units), "float32") if uniform else glorot_uniform(rng, n_in, n_units)
-        self.Z = pytensor.shared(Z, name=f"Z_{name}")
+        self.Z = pytensor.shared(aligned(Z), name=f"Z_{name}", borrow=True)
         self.o = pytensor.shared(logit_of_rate(initial_rate, n_units), name=f"o_{name}")
         self.theta = [self.Z, self.o]
 

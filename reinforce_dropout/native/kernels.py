@@ -15,6 +15,7 @@ same cores.
 import numba
 import numpy as np
 
+from reinforce_dropout.native.aligned_rows import aligned_rows, with_aligned_rows
 from reinforce_dropout.native.non_zeros import (
     count_by_column,
     count_non_zeros,
@@ -134,7 +135,8 @@ def _product_columns(first, last, out, s, W, columns, factors, firsts):
     In an array of their own: threads that add in lines of the cache that they share wait for each
     other at every row.
     """
-    own = np.zeros((s.shape[0], last - first), out.dtype)
+    own = aligned_rows(s.shape[0], last - first, out)
+    own[...] = 0
     if firsts.size > 0:
         _add_listed(own, first, W, columns, factors, firsts)
     else:
@@ -198,7 +200,7 @@ def _update_listed(start, stop, W, g, beta, rows, factors, firsts):
                     address(W) + k * row + j * itemsize,
                     beta,
                     address(g) + j * itemsize,
-                    row,
+                    g.strides[0],
                     address(rows),
                     address(factors),
                     firsts[k],
@@ -223,7 +225,7 @@ def _update_dense(start, stop, W, g, beta, s):
                 itemsize,
                 s.strides[0],
                 address(g) + j * itemsize,
-                row,
+                g.strides[0],
                 s.shape[0],
                 min(span, W.shape[1] - j),
             )
@@ -269,7 +271,7 @@ def rank_updates(s, W, g_W, beta_W, Z, g_Z, beta_Z):
     columns. Where most entries of `s` are zero they contribute nothing, even if what they multiply
     in g is infinite or NaN.
     """
-    s, g_W, g_Z = np.ascontiguousarray(s), np.ascontiguousarray(g_W), np.ascontiguousarray(g_Z)
+    s, g_W, g_Z = np.ascontiguousarray(s), with_aligned_rows(g_W), with_aligned_rows(g_Z)
     firsts = count_by_column(s)
     n_entries, n_columns = firsts[-1], W.shape[1] + Z.shape[1]
     rows, factors = np.empty(0, np.int64), np.empty(0, s.dtype)
@@ -390,5 +392,5 @@ def masked_product_transposed(g, W, u):
     out = np.zeros((g.shape[0], n_in), g.dtype)
     rows, _ = non_zeros_by_column(u, firsts)
     n_parts = threads_for(firsts[-1] * n_out)
-    _masked_in_parallel(n_parts, out, g, W, rows, firsts)
+    _masked_in_parallel(n_parts, out, with_aligned_rows(g), W, rows, firsts)
     return out

@@ -1,0 +1,57 @@
+"""Weights, and what the kernels read again and again, begin where lines of the cache begin."""
+
+import numpy as np
+import pytest
+
+from reinforce_dropout import network
+from reinforce_dropout.alignment import LINE_BYTES, aligned
+from reinforce_dropout.experiment import Experiment
+from reinforce_dropout.native.aligned_rows import with_aligned_rows
+
+SHAPES = [(20, 500), (784, 800), (3, 7), (1, 1), (0, 5), (4, 0)]
+
+
+def _misaligned(rng, shape, dtype):
+    """Return a matrix that does not begin at a line."""
+    values = rng.normal(size=shape).astype(dtype)
+    room = aligned(np.zeros(values.nbytes + values.itemsize, np.uint8))
+    matrix = room[values.itemsize :].view(dtype).reshape(shape)
+    matrix[...] = values
+    return matrix
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("copy", [aligned, with_aligned_rows])
+def test_copies_are_the_same_numbers_at_the_beginning_of_a_line(copy, shape, dtype):
+    matrix = _misaligned(np.random.default_rng(1), shape, dtype)
+    result = copy(matrix)
+    assert result.dtype == matrix.dtype
+    np.testing.assert_array_equal(result, matrix)
+    assert not np.shares_memory(result, matrix)
+    if matrix.size:
+        assert matrix.ctypes.data % LINE_BYTES != 0
+        assert result.ctypes.data % LINE_BYTES == 0
+
+
+def test_every_row_of_the_kernels_copies_begins_a_line():
+    copy = with_aligned_rows(np.ones((3, 7), "float32"))
+    assert copy.strides == (LINE_BYTES, 4)
+
+
+def test_a_transposed_matrix_is_laid_out_in_C_order():
+    matrix = np.arange(6.0).reshape(2, 3)
+    assert aligned(matrix.T).flags.c_contiguous
+    np.testing.assert_array_equal(aligned(matrix.T), matrix.T)
+
+
+def test_weights_are_aligned_from_the_start_and_after_they_are_set():
+    net = network.build(Experiment(n_units=(5, 3), policy=True), 7, 4)
+
+    def matrices():
+        variables = [*net.weights, *(Z for Z, _ in net.thetas)]
+        return [variable.get_value(borrow=True) for variable in variables]
+
+    assert all(W.ctypes.data % LINE_BYTES == 0 for W in matrices())
+    net.set_values(net.values())
+    assert all(W.ctypes.data % LINE_BYTES == 0 for W in matrices())
