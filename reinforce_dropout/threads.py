@@ -16,20 +16,34 @@ def limited(n_threads):
     if n_threads is None:
         yield
         return
-    with threadpool_limits(n_threads, "blas"), _kernels_limited(n_threads):
-        yield
+    numba = _numba()
+    before = numba and numba.get_num_threads()
+    with threadpool_limits(n_threads, "blas"):
+        use_in_kernels(n_threads)
+        try:
+            yield
+        finally:
+            if numba:
+                numba.set_num_threads(before)
 
 
-@contextlib.contextmanager
-def _kernels_limited(n_threads):
+def use_in_kernels(n_threads):
+    """Let our own kernels use at most so many threads from now on; BLAS keeps its number.
+
+    No bit of what the kernels compute depends on it.
+
+    Parameters
+    ----------
+    n_threads : int
+    """
+    if numba := _numba():
+        numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
+
+
+def _numba():
+    """Return Numba, or None: the other backends work without it, or with one unfit for NumPy."""
     try:
         import numba
-    except Exception:  # the other backends work without it, or with one that does not suit NumPy
-        yield
-        return
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(n_threads, numba.config.NUMBA_NUM_THREADS))
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
+    except Exception:
+        return None
+    return numba

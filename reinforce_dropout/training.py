@@ -23,7 +23,7 @@ SECONDS_BETWEEN_WRITES = 5.0
 
 def train(
     experiment, path, *, data="mnist", backend="auto", execution="dense", n_threads=None,
-    command=(), show_progress=True, row=0,
+    command=(), show_progress=True, row=0, before_epoch=lambda: None,
 ):  # fmt: skip
     """Train until early stopping or the last epoch, keeping the record at `path`.
 
@@ -50,6 +50,8 @@ def train(
     show_progress : bool
     row : int
         See `progress.ProgressBar`.
+    before_epoch : callable
+        Called before every epoch, for what changes no number: see `threads.use_in_kernels`.
 
     Returns
     -------
@@ -81,7 +83,7 @@ def train(
             bar = ProgressBar(experiment.name, backend, show_progress, row)
             try:
                 with interrupts.deferred() as pending:
-                    return _run(trainer, dataset, record, path, bar, pending)
+                    return _run(trainer, dataset, record, path, bar, pending, before_epoch)
             finally:
                 bar.close()
 
@@ -158,7 +160,7 @@ def _begin_or_continue(path, experiment, dataset, backend, execution, facts):
     return record
 
 
-def _run(trainer, dataset, record, path, bar, pending):
+def _run(trainer, dataset, record, path, bar, pending, before_epoch):
     """Run epochs until the patience or the number of epochs ends, writing `record` to `path`."""
     experiment = trainer.experiment
     patience = Patience(
@@ -178,6 +180,7 @@ def _run(trainer, dataset, record, path, bar, pending):
 
     try:
         while epoch < experiment.n_epochs and patience.allows((epoch + 1) * trainer.n_batches):
+            before_epoch()
             began = time.monotonic()
             bar.epoch(epoch + 1, epoch * trainer.n_batches, *_plan(trainer, patience))
             statistics = trainer.run_epoch(on_update)

@@ -98,7 +98,7 @@ def read_results(options):
     return report.read_by_preset(path for path in paths if path.exists())
 
 
-def train(options, experiment, row=0, execution="dense"):
+def train(options, experiment, row=0, execution="dense", before_epoch=lambda: None):
     """Train an experiment, go on with its run, or return it if it is finished.
 
     Parameters
@@ -107,7 +107,7 @@ def train(options, experiment, row=0, execution="dense"):
     experiment : Experiment
     row : int
         Line of the terminal for the progress bar.
-    execution : str
+    execution, before_epoch
         See `training.train`.
 
     Returns
@@ -138,6 +138,7 @@ def train(options, experiment, row=0, execution="dense"):
         n_threads=N_THREADS,
         command=["python", script, *sys.argv[1:]],
         row=row,
+        before_epoch=before_epoch,
     )
 
 

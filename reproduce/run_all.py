@@ -1,7 +1,8 @@
 """Reproduce section 4: train the paper's three networks side by side, then figure and table.
 
-As many networks train at once as there are processor cores. Ctrl-C saves them all; the same command
-goes on from there, and trains nothing that is finished. Results go to figures/.
+As many networks train at once as there are processor cores; the last ones take over the cores of
+those that have ended, which changes no bit of their results. Ctrl-C saves them all; the same
+command goes on from there, and trains nothing that is finished. Results go to figures/.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 import common
 from tqdm import tqdm
 
-from reinforce_dropout import report
+from reinforce_dropout import report, threads
 from reinforce_dropout.errors import ReinforceDropoutError
 from reinforce_dropout.experiment import preset
 
@@ -60,7 +61,8 @@ def train_all(options, n_workers):
     rows, stop = context.SimpleQueue(), context.Event()
     for row in range(n_workers):
         rows.put(row)
-    setup = (context.RLock(), rows, stop)
+    unfinished = context.Value("i", len(LONGEST_FIRST))
+    setup = (context.RLock(), rows, stop, unfinished, n_workers)
     with ProcessPoolExecutor(n_workers, context, _begin_worker, setup) as pool:
         try:
             with _interrupt_blocked():
@@ -90,10 +92,10 @@ def _interrupt_blocked():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _begin_worker(lock, rows, stop):
-    """Set up a worker: its row of the terminal, and the lock that all progress bars share."""
-    global _row, _stop
-    _row, _stop = rows.get(), stop
+def _begin_worker(lock, rows, stop, unfinished, n_workers):
+    """Set up a worker: its row of the terminal, and what all workers share."""
+    global _row, _stop, _unfinished, _n_workers
+    _row, _stop, _unfinished, _n_workers = rows.get(), stop, unfinished, n_workers
     tqdm.set_lock(lock)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
@@ -105,9 +107,17 @@ def _train(options, name):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         if _stop.is_set():
             raise KeyboardInterrupt
-        return common.train(options, preset(name), _row)
+        return common.train(options, preset(name), _row, before_epoch=_use_free_cores)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with _unfinished.get_lock():
+            _unfinished.value -= 1
+
+
+def _use_free_cores():
+    """Share the cores among the runs that are still to be finished."""
+    n_running = max(1, min(_n_workers, _unfinished.value))
+    threads.use_in_kernels(n_cores() // n_running)
 
 
 def _sort(futures):

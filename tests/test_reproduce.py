@@ -26,10 +26,10 @@ sys.path[:0] = [{str(SCRIPTS)!r}, {str(TESTS)!r}]
 import common, run_all
 from tqdm import tqdm
 from test_report import make_record
-from reinforce_dropout import interrupts
+from reinforce_dropout import interrupts, threads
 from reinforce_dropout.errors import DataError
 
-def train(options, experiment, row=0):
+def train(options, experiment, row=0, before_epoch=None):
     name = experiment.name
     (options.root / f"{{name}}.began").write_text(f"{{row}} {{time.monotonic()}} {{os.getpid()}}")
     behaviour = os.environ.get(name.replace("-", "_"), "train")
@@ -39,6 +39,14 @@ def train(options, experiment, row=0):
         os.kill(os.getpid(), signal.SIGKILL)
     if behaviour == "defect":
         raise ZeroDivisionError
+    if behaviour == "outlast":
+        shares = []
+        threads.use_in_kernels = shares.append
+        while shares[-1:] != [os.environ["UNTIL"]]:
+            before_epoch()
+            shares[-1] = str(shares[-1])
+            (options.root / f"{{name}}.shares").write_text(" ".join(dict.fromkeys(shares)))
+            time.sleep(0.01)
     if behaviour == "long":
         with interrupts.deferred() as pending:  # as training does
             try:
@@ -249,6 +257,18 @@ def test_ctrl_c_while_the_workers_start(tmp_path):
     assert process.returncode == 130
     assert err.startswith("Interrupted:") and err.count("\n") == 1
     assert not beginnings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("cores", "shares"), [(2, "1 2"), (4, "1 2 4"), (1, "1")], ids=["2", "4", "1"]
+)
+def test_the_last_run_takes_over_the_cores_of_those_that_have_ended(tmp_path, cores, shares):
+    process = begin(tmp_path, cores=cores, policy_800_800="outlast", UNTIL=str(cores))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    seen = (tmp_path / "policy-800-800.shares").read_text()
+    assert shares.split()[-1] in seen.split()
+    assert set(seen.split()) <= set(shares.split())
 
 
 def test_a_failure_lets_the_others_go_on_and_is_told_at_the_end(tmp_path):

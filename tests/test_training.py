@@ -30,6 +30,16 @@ def uninterrupted(stateful, small_data, tmp_path_factory):
     return training.train(stateful, path, data=small_data, **QUIET)
 
 
+def test_before_every_epoch_something_can_be_done(stateful, uninterrupted, small_data, tmp_path):
+    epochs = []
+    path = tmp_path / "run.hdf5"
+    record = training.train(
+        stateful, path, data=small_data, before_epoch=lambda: epochs.append(1), **QUIET
+    )
+    assert len(epochs) == len(record.curves["train_nll"]) == 4
+    assert_same_run(record, uninterrupted)
+
+
 def assert_same_run(record, other):
     assert record.attributes["stopped_by"] == other.attributes["stopped_by"]
     assert record.best_attributes == other.best_attributes
