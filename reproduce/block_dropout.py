@@ -48,8 +48,7 @@ def train_all(options):
     path = common.results_path(options, PER_INSTANCE)
     if path.exists():
         runs[PER_INSTANCE] = records.read(path)
-    folder = options.root / "figures" / ("quick" if options.quick else "")
-    write_table(runs, folder)
+    write_table(runs, common.folder(options, "figures"))
 
 
 def redraw(options):

@@ -14,6 +14,7 @@ ROOT = Path(os.path.relpath(Path(__file__).resolve().parent.parent))
 """The repository, seen from where the user is: no output names a machine's own folders."""
 
 QUICK_EPOCHS = 3
+RECORDED_SEED = 1
 N_THREADS = 1
 """Of the linear algebra, alone as side by side: the rounding of sums depends on it."""
 
@@ -67,7 +68,7 @@ def guard(action, interrupted):
 
 
 def parse(doc, arguments=None):
-    """Return the options: ``quick``, and for the tests ``data`` and ``root``."""
+    """Return the options: ``quick``, ``seed``, and for the tests ``data`` and ``root``."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -77,14 +78,35 @@ def parse(doc, arguments=None):
         help=f"train for {QUICK_EPOCHS} epochs only, to see that all works; files go to folders "
         "named quick",
     )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=RECORDED_SEED,
+        help=f"of what is drawn, other than the {RECORDED_SEED} of the recorded runs; files go to "
+        "folders named after it",
+    )
     parser.add_argument("--data", default="mnist", help=argparse.SUPPRESS)
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
+def folder(options, kind):
+    """Return the folder for files of a kind, apart from those of the full run that is recorded.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+    kind : str
+        "runs" or "figures".
+    """
+    seed = getattr(options, "seed", RECORDED_SEED)  # what is timed has none
+    apart = ["quick"] * options.quick + [f"seed-{seed}"] * (seed != RECORDED_SEED)
+    return options.root / kind / "-".join(apart)
+
+
 def run_path(options, name):
     """Return the record that a preset is trained into."""
-    return options.root / "runs" / ("quick" if options.quick else "") / f"{name}.hdf5"
+    return folder(options, "runs") / f"{name}.hdf5"
 
 
 def results_path(options, name):
@@ -119,6 +141,7 @@ def train(options, experiment, row=0, execution="dense", before_epoch=lambda: No
     ReinforceDropoutError, KeyboardInterrupt
         See `training.train`.
     """
+    experiment = experiment.replace(seed=options.seed)
     if options.quick:
         experiment = experiment.replace(n_epochs=QUICK_EPOCHS)
     path = run_path(options, experiment.name)
@@ -165,7 +188,7 @@ def benchmark(options, name, measure, redraw):
     path = (run_path if options.quick else results_path)(options, name)
     if not options.redraw:
         measure(path)
-    print(redraw(path, options.root / "figures" / ("quick" if options.quick else "")), end="")
+    print(redraw(path, folder(options, "figures")), end="")
 
 
 def write_drawn(folder, name, table, figure):
@@ -185,11 +208,11 @@ def write_report(options, runs, table):
         What the figure shows; it is left out unless both networks with policies are there.
     table : str
     """
-    folder = options.root / "figures" / ("quick" if options.quick else "")
-    written = [folder / "table.md"]
+    figures = folder(options, "figures")
+    written = [figures / "table.md"]
     report.write_whole(written[0], table.encode())
     if runs.keys() >= {"policy-500", "policy-800-800"}:
         figure = report.figure1(runs["policy-500"], runs["policy-800-800"], options.quick)
-        written += report.save_figure(figure, folder / "figure1")
+        written += report.save_figure(figure, figures / "figure1")
     print(table, end="")
     print(f"Written: {', '.join(map(str, written))}", file=sys.stderr)

@@ -1,8 +1,9 @@
 """Redraw all figures and tables from the recorded runs in reproduce/results/; nothing is trained.
 
 Writes figures/figure1.png, figures/figure1.pdf and figures/table.md; in figures/kl_gradient.md the
-two readings of the gradient side by side for the 800-800 network; and, where they have been
-recorded, training_speed, block_speedup and block_dropout.
+two readings of the gradient side by side for the 800-800 network; in figures/seeds.md the runs with
+other seeds and with earlier kernels; and, where they have been recorded, training_speed,
+block_speedup and block_dropout.
 """
 
 import sys
@@ -34,6 +35,7 @@ def redraw(options):
             )
     recorded = common.read_results(options)
     write_readings(options, recorded["policy-800-800"])
+    write_seeds(options, recorded)
     common.write_report(options, recorded, report.table(recorded))
     block_dropout.redraw(options)
     for script in (training_speed, block_speedup):
@@ -50,6 +52,19 @@ def write_readings(options, literal):
         readings = {"score": {name: literal}, "total": {name: records.read(path)}}
         text = report.comparison(readings, presets=(name,))
         report.write_whole(options.root / "figures" / "kl_gradient.md", text.encode())
+
+
+def write_seeds(options, recorded):
+    """Compare the recorded runs with those of other seeds, and of kernels that round otherwise."""
+    results = options.root / "reproduce" / "results"
+    others = {
+        path.name.replace("-", " "): report.read_by_preset(sorted(path.glob("*.hdf5")))
+        for path in [results / "earlier-kernels", *sorted(results.glob("seed-*"))]
+        if path.exists()
+    }
+    if others:
+        text = report.comparison({f"seed {common.RECORDED_SEED}": recorded} | others)
+        report.write_whole(options.root / "figures" / "seeds.md", text.encode())
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from reinforce_dropout.errors import ReinforceDropoutError
 NETS = ((500,), (800, 800), (4096, 4096))
 BATCH_SIZES = (20, 128)
 THREADS = (1, 2)
-TURNS = 15
+TURNS = 31
 
 QUICK_NETS = NETS[:2]
 QUICK_TURNS = 3
@@ -148,8 +148,8 @@ def table(results):
         f"- {describe_origin(attributes)}",
     ]
     parts = [
-        "Microseconds a training step (median of the turns), and ratios of this package's "
-        f"default, {LABELS[attributes['auto']]}:",
+        "Microseconds a training step (medians of the turns), and ratios of this package's "
+        f"default, {LABELS[attributes['auto']]} (medians of the ratios in each round of turns):",
         markdown(_times(results)),
         "The bound is the time of the step's dense products at the machine's peak of arithmetic, "
         "or of its weights (read, read, written) at the bandwidth of main memory, whichever is "
@@ -159,7 +159,10 @@ def table(results):
         markdown(_memory(results)),
     ]
     if targets := describe_targets(results):
-        parts += [f"Targets ({TARGET_THREADS} threads, mini-batches of {TARGET_BATCH_SIZE}):"]
+        parts += [
+            f"Targets ({TARGET_THREADS} threads, mini-batches of {TARGET_BATCH_SIZE}; in brackets "
+            "the middle half of the rounds):"
+        ]
         parts += ["\n".join(targets)]
     return "\n\n".join(parts) + "\n"
 
@@ -173,28 +176,6 @@ def describe_origin(attributes):
     )
 
 
-def ratio(results, measurement, to):
-    """Return our default's time over another.
-
-    Parameters
-    ----------
-    results : results.Results
-    measurement : results.Measurement
-    to : str
-        "best peer", "PyTorch eager" or "bound".
-
-    Returns
-    -------
-    float or None
-        None when the other was not measured.
-    """
-    ours = measurement.turns[results.attributes["auto"]].median()
-    if to == "bound":
-        return ours / results.bound(measurement.setting)
-    column = measurement.best_peer() if to == "best peer" else "eager"
-    return ours / measurement.turns[column].median() if column in measurement.turns else None
-
-
 def describe_targets(results):
     """Return a line for each target whose setting was measured, met or not."""
     lines = []
@@ -205,12 +186,14 @@ def describe_targets(results):
         for to, target, nets, policy in TARGETS:
             if setting.n_units not in nets or setting.policy not in policy:
                 continue
-            found = ratio(results, measurement, to)
-            if found is not None:
-                lines.append(
-                    f"- {setting.net}, {setting.policies}: this package / {to} = {found:.2f}, "
-                    f"target {target}: {'met' if found <= target else 'not met'}"
-                )
+            if (ratios := results.ratios(measurement, to)) is None:
+                continue
+            low, found, high = np.percentile(ratios, (25, 50, 75))
+            lines.append(
+                f"- {setting.net}, {setting.policies}: this package / {to} = {found:.2f} "
+                f"({low:.2f} to {high:.2f}), target {target}: "
+                f"{'met' if found <= target else 'not met'}"
+            )
     return lines
 
 
@@ -229,12 +212,12 @@ def _times(results):
     ]
     for measurement in results.measurements:
         setting, turns = measurement.setting, measurement.turns
-        found = [ratio(results, measurement, to) for to in ratios]
+        found = [results.ratios(measurement, to) for to in ratios]
         rows.append(
             [str(setting.n_threads), setting.net, str(setting.batch_size), setting.policies]
             + [f"{turns[c].median():.0f}" if c in turns else "-" for c in columns]
             + [f"{results.bound(setting):.0f}"]
-            + ["-" if value is None else f"{value:.2f}" for value in found]
+            + ["-" if values is None else f"{np.median(values):.2f}" for values in found]
         )
     return rows
 

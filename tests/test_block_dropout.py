@@ -40,7 +40,7 @@ def test_dense_network_has_as_many_units_as_were_active(block):
 
 
 def test_table_is_redrawn_from_the_recorded_runs(block, tmp_path):
-    options = Namespace(root=tmp_path, quick=False)
+    options = Namespace(root=tmp_path, quick=False, seed=1)
     block_dropout.redraw(options)
     assert not (tmp_path / "figures").exists()  # nothing is recorded yet
     plain = make_record("baseline-500", length=5, best=3, n_units=(160, 64))

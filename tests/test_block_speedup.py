@@ -43,7 +43,17 @@ def results():
     return Results(attributes, found, steps)
 
 
-def test_speedups_are_ratios_of_medians(results):
+def test_speedups_are_ratios_within_a_turn():
+    """The machine slows down after two turns; the ratio of the medians would be 2.5."""
+    setting, rates = Setting(2, (500,), 1024, 32), np.array([0.15])
+    dense, sparse = np.array([1.0, 1, 5, 6, 7]), np.array([0.5, 0.5, 2.5, 2, 14])
+    found = Forward(setting, rates, rates, dense, sparse[None], 2 * sparse[None])
+    assert (found.speedups(False), found.speedups(True)) == (2, 1)
+    step = Training(2, (500,), 0.15, dense, sparse, 2 * sparse)
+    assert (step.speedup(False), step.speedup(True)) == (2, 1)
+
+
+def test_speedups_by_rate(results):
     (found, *_) = results.forward
     np.testing.assert_allclose(found.speedups(False), [20, 8, 2, 0.5])
     np.testing.assert_allclose(found.speedups(True), [8, 4, 0.5, 0.25])

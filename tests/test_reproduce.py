@@ -114,6 +114,18 @@ def test_finished_runs_are_not_run_again(trained, small_data):
     assert cells(process.stdout) == own
 
 
+def test_another_seed_goes_to_folders_of_its_own(trained, small_data, tmp_path):
+    options = "--quick", "--seed", "2", "--data", small_data
+    process = script("baseline_500.py", *options, root=tmp_path)
+    assert process.returncode == 0, process.stderr
+    (path,) = tmp_path.rglob("*.hdf5")
+    assert path.relative_to(tmp_path) == Path("runs/quick-seed-2/baseline-500.hdf5")
+    record = records.read(path)
+    assert record.attributes["seed"] == record.attributes["experiment"]["seed"] == 2
+    other = records.read(trained[0] / "runs" / "quick" / "baseline-500.hdf5")
+    assert record.curves["train_nll"][0] != other.curves["train_nll"][0]
+
+
 def test_another_run_in_the_place_is_refused_in_a_sentence(trained, small_data, tmp_path):
     runs = tmp_path / "runs" / "quick"
     runs.mkdir(parents=True)
@@ -150,6 +162,23 @@ def test_figures_redraws_from_the_recorded_runs(recorded):
     with Image.open(recorded / "figures" / "figure1.png") as image:
         assert image.width == 2000
     assert not (recorded / "runs").exists()
+
+
+def test_figures_sets_seeds_side_by_side(recorded):
+    results = recorded / "reproduce" / "results"
+    for folder, name in (("seed-2", "policy-500"), ("earlier-kernels", "baseline-500")):
+        (results / folder).mkdir()
+        (results / folder / f"{name}.hdf5").write_bytes((results / f"{name}.hdf5").read_bytes())
+    process = script("figures.py", root=recorded)
+    assert process.returncode == 0, process.stderr
+    runs = {name: make_record(name) for name in PRESETS}
+    columns = {
+        "seed 1": runs,
+        "earlier kernels": {"baseline-500": runs["baseline-500"]},
+        "seed 2": {"policy-500": runs["policy-500"]},
+    }
+    assert (recorded / "figures" / "seeds.md").read_text() == report.comparison(columns)
+    assert "not run" in (recorded / "figures" / "seeds.md").read_text()
 
 
 @pytest.mark.parametrize("missing", PRESETS)

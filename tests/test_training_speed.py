@@ -143,17 +143,33 @@ def test_ratios_and_targets():
     results = made_results(numba=10.0, eager=41.0, scan=12.0, compile=13.0, jax=1.0)
     lines = training_speed.describe_targets(results)
     assert len(lines) == 8  # of 2 threads only
-    assert "- 784-500-10, plain: this package / best peer = 0.83, target 0.8: not met" in lines
-    assert "- 784-500-10, policies: this package / PyTorch eager = 0.24, target 0.25: met" in lines
+    start = "- 784-500-10, plain: this package / best peer ="
+    assert f"{start} 0.83 (0.83 to 0.83), target 0.8: not met" in lines
+    start = "- 784-500-10, policies: this package / PyTorch eager ="
+    assert f"{start} 0.24 (0.24 to 0.24), target 0.25: met" in lines
     (bound,) = (line for line in lines if "800-800-10, policies" in line and "bound" in line)
     setting = Setting(2, (800, 800), 20, True)
     flops = 2 * 20 * (5 * (784 * 800 + 800 * 800) - 784 * 800 + 3 * 8000)
     assert results.bound(setting) == pytest.approx(
         max(flops / (2 * 2048**3 / 0.9), 12 * (2 * 800 * 1584 + 8000) / (2 * 2**28 / 0.9))
     )
-    assert f"= {10 / results.bound(setting):.2f}, target 2.5" in bound
+    assert f"= {10 / results.bound(setting):.2f} (" in bound and "target 2.5" in bound
     # 1 thread: a thread's own peaks; here they are the same.
     assert results.peaks(1) == results.peaks(2)
+
+
+def test_ratios_are_taken_round_by_round_to_the_peer_that_comes_closest():
+    """The machine slows down for rounds 3 to 5; medians of times would say 5 / 2."""
+    microseconds = {"numba": [1, 1, 5, 6, 7], "eager": [2, 2, 10, 2, 14], "scan": [4, 4, 20, 3, 21]}
+    turns = {c: Turns(np.array(t, float), (2, 1), 0.3, 10) for c, t in microseconds.items()}
+    measurement = Measurement(Setting(2, (500,), 20, True), turns)
+    results = Results({"auto": "numba"}, [measurement])
+    for to in ("best peer", "PyTorch eager"):
+        np.testing.assert_array_equal(results.ratios(measurement, to), [0.5, 0.5, 0.5, 3, 0.5])
+    del turns["eager"]
+    assert np.median(results.ratios(measurement, "best peer")) == 1 / 3
+    del turns["scan"]
+    assert results.ratios(measurement, "best peer") is None
 
 
 def test_a_peer_that_is_not_there_leaves_no_ratio():

@@ -20,7 +20,7 @@ N_IMAGES = 1024
 N_IMAGES_SINGLY = 256
 """For blocks of 1, which take longest: they read the weights anew for every image."""
 
-SECONDS_A_SETTING = 5.0
+SECONDS_A_SETTING = 8.0
 """After this time a setting gets no further turn, so that a full run ends in time."""
 SECONDS_A_TURN = 0.02
 FEWEST_CALLS, MOST_CALLS = 3, 100

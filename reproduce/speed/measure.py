@@ -17,15 +17,15 @@ from reinforce_dropout.experiment import Experiment
 from speed.results import LABELS, MACHINE, Measurement, Results, Setting, Turns
 from speed.worker import LeftOut, Worker
 
-SECONDS_A_SETTING = 8.0
+SECONDS_A_SETTING = 20.0
 """After this time a setting gets no further turn, so that a full run ends in time."""
 FEWEST_TURNS = 3
 SECONDS_BETWEEN_TURNS = 0.03
 """The threads of a linear algebra library go on spinning for a while when their work is done."""
 
 FLOPS_A_TURN = 1e10
-STEPS_A_TURN = (2, 100)
-"""At least and at most."""
+STEPS_A_TURN = (2, 50)
+"""At least and at most. Few, so that all columns have their turn in one mood of the machine."""
 
 INITIAL_RATE = 0.3
 """Of active units: what the paper's networks come to. This package skips masked units, and would

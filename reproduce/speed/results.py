@@ -134,10 +134,16 @@ class Measurement:
     setting: Setting
     turns: dict
 
-    def best_peer(self):
-        """Return the fastest of the peers; None when there is none."""
-        peers = [column for column in PEERS if column in self.turns]
-        return min(peers, key=lambda column: self.turns[column].median(), default=None)
+    def ratios(self, column, to):
+        """Return the times of one column over those of another, round by round.
+
+        A machine that others use has slow spells, longer than a round: they count for both.
+
+        Returns
+        -------
+        ndarray (n_turns,)
+        """
+        return self.turns[column].microseconds / self.turns[to].microseconds
 
 
 @dataclass
@@ -171,6 +177,27 @@ class Results:
             1e-6 * min(t[column].microseconds.min() for t in turns) for column in MACHINE
         )
         return machine.PRODUCT_FLOPS / product, machine.COPY_BYTES / copy
+
+    def ratios(self, measurement, to):
+        """Return the times of this package's own choice of backend over others, round by round.
+
+        Parameters
+        ----------
+        measurement : Measurement
+        to : str
+            "best peer" (the one with the highest median), "PyTorch eager" or "bound".
+
+        Returns
+        -------
+        ndarray (n_turns,) or None
+            None when the other was not measured.
+        """
+        ours = self.attributes["auto"]
+        if to == "bound":
+            return measurement.turns[ours].microseconds / self.bound(measurement.setting)
+        columns = PEERS if to == "best peer" else ("eager",)
+        ratios = [measurement.ratios(ours, c) for c in columns if c in measurement.turns]
+        return max(ratios, key=np.median, default=None)
 
     def bound(self, setting):
         """Return the microseconds that a step with dense products takes at the machine's peaks."""
