@@ -141,5 +141,7 @@ def normalise(network, factor):
     """Multiply the factor into the weight matrices: a copy of each, so once an epoch is enough."""
     value = factor.get_value()
     for W in network.weights:
-        W.set_value(aligned(W.get_value(borrow=True) * value), borrow=True)
+        normalised = aligned(W.get_value(borrow=True))
+        normalised *= value
+        W.set_value(normalised, borrow=True)
     factor.set_value(np.ones_like(value))

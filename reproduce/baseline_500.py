@@ -13,4 +13,4 @@ import sys
 import common
 
 if __name__ == "__main__":
-    sys.exit(common.main(__doc__, lambda options: common.reproduce(options, "baseline-500")))
+    sys.exit(common.main_of_preset(__doc__, "baseline-500"))

@@ -7,7 +7,7 @@ for a single image, too; and a training step whose mini-batch of 20 is one block
 takes turns in one process.
 
 Writes figures/block_speedup.md, .png and .pdf, and reproduce/results/block_speedup.hdf5. A run with
-fewer nets, blocks, rates or threads than the full one, which takes about six minutes, writes to
+fewer nets, blocks, rates or threads than the full one, which takes about ten minutes, writes to
 folders named quick.
 """
 
@@ -201,8 +201,8 @@ def _notes(results):
         "A pixel that is 0 in all images of a block is skipped, too, so it can be beaten.",
         f"Policies draw from their initial Z, o set for the rate: within {off:.0%} of it (at 100% "
         "sigma is 1 in float32).",
-        f"Medians of {turns[0]} to {turns[-1]} turns; the middle half of the turns lies "
-        f"within {spread:.0%} of the median in nine of ten columns.",
+        f"Medians of {turns[0]} to {turns[-1]} turns; the middle half of the times lies "
+        f"within {spread:.0%} of their median in nine of ten columns.",
         f"Backend {results.attributes['backend']}; {describe_origin(results.attributes)}",
     ]
 

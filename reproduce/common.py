@@ -16,13 +16,15 @@ ROOT = Path(os.path.relpath(Path(__file__).resolve().parent.parent))
 QUICK_EPOCHS = 3
 RECORDED_SEED = 1
 N_THREADS = 1
-"""Of the linear algebra, alone as side by side: the rounding of sums depends on it."""
+"""Of the linear algebra, alone as side by side, as the rounding of BLAS's sums depends on it.
+
+Our own kernels may be given more, see `run_all`."""
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C has ended."""
 
 
-def main(doc, action):
+def main(doc, action, with_seed=False):
     """Read the options, do `action`, and tell what went wrong in a sentence.
 
     Parameters
@@ -31,6 +33,8 @@ def main(doc, action):
         The script's docstring: what ``--help`` says.
     action : callable
         ``action(options)``.
+    with_seed : bool
+        Whether there is an option for it.
 
     Returns
     -------
@@ -38,7 +42,7 @@ def main(doc, action):
         Exit code: 0 done, 1 something the user can mend, 130 interrupted.
     """
     return guard(
-        lambda: action(parse(doc)),
+        lambda: action(parse(doc, with_seed)),
         "Interrupted: every epoch that had ended is saved; type the same command again to go on "
         "from there.",
     )
@@ -67,7 +71,7 @@ def guard(action, interrupted):
     return 0
 
 
-def parse(doc, arguments=None):
+def parse(doc, with_seed=False):
     """Return the options: ``quick``, ``seed``, and for the tests ``data`` and ``root``."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -78,16 +82,17 @@ def parse(doc, arguments=None):
         help=f"train for {QUICK_EPOCHS} epochs only, to see that all works; files go to folders "
         "named quick",
     )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=RECORDED_SEED,
-        help=f"of what is drawn, other than the {RECORDED_SEED} of the recorded runs; files go to "
-        "folders named after it",
-    )
+    if with_seed:
+        parser.add_argument(
+            "--seed",
+            type=int,
+            help=f"of what is drawn, other than the {RECORDED_SEED} of the recorded runs; files go "
+            "to folders named after it",
+        )
+    parser.set_defaults(seed=RECORDED_SEED)
     parser.add_argument("--data", default="mnist", help=argparse.SUPPRESS)
     parser.add_argument("--root", type=Path, default=ROOT, help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    return parser.parse_args()
 
 
 def folder(options, kind):
@@ -165,10 +170,14 @@ def train(options, experiment, row=0, execution="dense", before_epoch=lambda: No
     )
 
 
-def reproduce(options, name):
-    """Train one preset and print what the paper says of it beside our numbers."""
-    this_run = {name: train(options, preset(name))}
-    print(report.table(read_results(options), this_run, options.quick, (name,)), end="")
+def main_of_preset(doc, name):
+    """Train one preset and print what the paper says of it beside our numbers; see `main`."""
+
+    def action(options):
+        this_run = {name: train(options, preset(name))}
+        print(report.table(read_results(options), this_run, options.quick, (name,)), end="")
+
+    return main(doc, action, with_seed=True)
 
 
 def benchmark(options, name, measure, redraw):
@@ -191,10 +200,10 @@ def benchmark(options, name, measure, redraw):
     print(redraw(path, folder(options, "figures")), end="")
 
 
-def write_drawn(folder, name, table, figure):
+def write_drawn(figures, name, table, figure):
     """Write a table in Markdown and a figure under one name, and return the table."""
-    report.write_whole(folder / f"{name}.md", table.encode())
-    report.save_figure(figure, folder / name)
+    report.write_whole(figures / f"{name}.md", table.encode())
+    report.save_figure(figure, figures / name)
     return table
 
 

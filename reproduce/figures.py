@@ -2,8 +2,8 @@
 
 Writes figures/figure1.png, figures/figure1.pdf and figures/table.md; in figures/kl_gradient.md the
 two readings of the gradient side by side for the 800-800 network; in figures/seeds.md the runs with
-other seeds and with earlier kernels; and, where they have been recorded, training_speed,
-block_speedup and block_dropout.
+other seeds and with earlier kernels, side by side; and training_speed, block_speedup and
+block_dropout. What has not been recorded is left out.
 """
 
 import sys

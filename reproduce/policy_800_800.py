@@ -14,4 +14,4 @@ import sys
 import common
 
 if __name__ == "__main__":
-    sys.exit(common.main(__doc__, lambda options: common.reproduce(options, "policy-800-800")))
+    sys.exit(common.main_of_preset(__doc__, "policy-800-800"))

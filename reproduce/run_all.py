@@ -1,7 +1,7 @@
 """Reproduce section 4: train the paper's three networks side by side, then figure and table.
 
-As many networks train at once as there are processor cores; the last ones take over the cores of
-those that have ended, which changes no bit of their results. Ctrl-C saves them all; the same
+As many networks train at once as there are processor cores, which those that are still to be
+finished share; how many one has changes no bit of its results. Ctrl-C saves them all; the same
 command goes on from there, and trains nothing that is finished. Results go to figures/.
 """
 
@@ -19,6 +19,9 @@ from tqdm import tqdm
 from reinforce_dropout import report, threads
 from reinforce_dropout.errors import ReinforceDropoutError
 from reinforce_dropout.experiment import preset
+
+MOST_THREADS = 4
+"""Of one run: more would wait for each other longer than they work, in mini-batches of 20."""
 
 LONGEST_FIRST = ("policy-800-800", "policy-500", "baseline-500")
 
@@ -117,7 +120,7 @@ def _train(options, name):
 def _use_free_cores():
     """Share the cores among the runs that are still to be finished."""
     n_running = max(1, min(_n_workers, _unfinished.value))
-    threads.use_in_kernels(n_cores() // n_running)
+    threads.use_in_kernels(min(MOST_THREADS, n_cores() // n_running))
 
 
 def _sort(futures):
@@ -137,4 +140,4 @@ def _sort(futures):
 
 
 if __name__ == "__main__":
-    sys.exit(common.main(__doc__, run_all))
+    sys.exit(common.main(__doc__, run_all, with_seed=True))

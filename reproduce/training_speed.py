@@ -6,8 +6,8 @@ turns, and compares them with what the machine could do at best. What is not ins
 pip install 'reinforce-dropout[bench]' installs it.
 
 Writes figures/training_speed.md, .png and .pdf, and reproduce/results/training_speed.hdf5. A run
-with fewer nets, mini-batches or threads than the full one, which takes about ten minutes, writes to
-folders named quick.
+with fewer nets, mini-batches or threads than the full one, which takes a quarter of an hour, writes
+to folders named quick.
 """
 
 import argparse

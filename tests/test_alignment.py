@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from reinforce_dropout import network
+from reinforce_dropout import datasets, native
 from reinforce_dropout.alignment import LINE_BYTES, aligned
+from reinforce_dropout.block_sparse import BlockSparseNetwork
 from reinforce_dropout.experiment import Experiment
 from reinforce_dropout.native.aligned_rows import with_aligned_rows
+from reinforce_dropout.trainer import Trainer
 
 SHAPES = [(20, 500), (784, 800), (3, 7), (1, 1), (0, 5), (4, 0)]
 
@@ -45,13 +47,24 @@ def test_a_transposed_matrix_is_laid_out_in_C_order():
     np.testing.assert_array_equal(aligned(matrix.T), matrix.T)
 
 
-def test_weights_are_aligned_from_the_start_and_after_they_are_set():
-    net = network.build(Experiment(n_units=(5, 3), policy=True), 7, 4)
+def assert_aligned(variables):
+    for variable in variables:
+        assert variable.get_value(borrow=True).ctypes.data % LINE_BYTES == 0, variable.name
 
-    def matrices():
-        variables = [*net.weights, *(Z for Z, _ in net.thetas)]
-        return [variable.get_value(borrow=True) for variable in variables]
 
-    assert all(W.ctypes.data % LINE_BYTES == 0 for W in matrices())
-    net.set_values(net.values())
-    assert all(W.ctypes.data % LINE_BYTES == 0 for W in matrices())
+@pytest.mark.parametrize("execution", ["dense", "block-sparse"])
+def test_weights_are_aligned_from_the_start_and_stay_so(execution, small_data):
+    experiment = Experiment(
+        n_units=(13, 7), batch_size=20, instances_per_block=20, baseline="moving-average"
+    )
+    dataset = datasets.load(small_data, experiment.validation_fraction)
+    trainer = Trainer(experiment, dataset, native.mode(), execution)
+    matrices = [*trainer.network.weights, *(Z for Z, _ in trainer.network.thetas)]
+    assert_aligned(matrices)
+    before = trainer.state()
+    trainer.run_epoch()
+    assert not np.array_equal(trainer.state()["W_1"], before["W_1"])
+    assert_aligned(matrices)
+    trainer.network.set_values(before)
+    assert_aligned(matrices)
+    assert_aligned(BlockSparseNetwork(trainer.network).Wt)

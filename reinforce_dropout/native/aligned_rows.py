@@ -19,6 +19,7 @@ def aligned_rows(n_rows, n_columns, like):
     line = LINE_BYTES // like.itemsize
     stride = (n_columns + line - 1) // line * line
     room = np.empty(n_rows * stride + line, like.dtype)
+    # Of a local array, but only the remainder is used, and `room` is still mentioned below.
     start = -address(room) % LINE_BYTES // like.itemsize
     return room[start : start + n_rows * stride].reshape(n_rows, stride)[:, :n_columns]
 

@@ -4,7 +4,8 @@ from hashlib import sha256
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
-_SOURCES = sorted(_FOLDER.glob("*.py")) + [_FOLDER.parent / "packed.py"]
+_ELSEWHERE = [_FOLDER.parent / "alignment.py", _FOLDER.parent / "packed.py"]
+_SOURCES = sorted(_FOLDER.glob("*.py")) + _ELSEWHERE
 
 VERSION = int.from_bytes(
     sha256(b"".join(source.read_bytes() for source in _SOURCES)).digest()[:8], "big"

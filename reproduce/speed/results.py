@@ -99,7 +99,8 @@ class Turns:
     microseconds : ndarray (n_turns,)
         Time of a step (of the machine's columns: of the operation), the mean over each turn.
     nll : tuple of float
-        Nats an example, the means over the first turn, which is not timed, and over the last.
+        Nats an example, the means over the first round's turn, which counts for nothing else, and
+        over the last.
     active_fraction : float
         Mean over the hidden layers in the last turn; 1 without policies.
     peak_bytes : int
