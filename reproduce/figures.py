@@ -2,7 +2,7 @@
 
 Writes figures/figure1.png, figures/figure1.pdf and figures/table.md; in figures/kl_gradient.md the
 two readings of the gradient side by side for the 800-800 network; in figures/seeds.md the runs with
-other seeds and with earlier kernels, side by side; and training_speed, block_speedup and
+other seeds and a rerun with the same, side by side; and training_speed, block_speedup and
 block_dropout. What has not been recorded is left out.
 """
 
@@ -55,11 +55,11 @@ def write_readings(options, literal):
 
 
 def write_seeds(options, recorded):
-    """Compare the recorded runs with those of other seeds, and of kernels that round otherwise."""
+    """Compare the recorded runs with those of other seeds, and with a rerun by other kernels."""
     results = options.root / "reproduce" / "results"
     others = {
         path.name.replace("-", " "): report.read_by_preset(sorted(path.glob("*.hdf5")))
-        for path in [results / "earlier-kernels", *sorted(results.glob("seed-*"))]
+        for path in [results / "rerun", *sorted(results.glob("seed-*"))]
         if path.exists()
     }
     if others:

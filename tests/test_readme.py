@@ -43,6 +43,21 @@ def test_error_with_the_averaged_loss_is_that_of_the_recorded_run():
     assert f"{100 * error:.2f} % test error after {n_epochs} epochs" in README
 
 
+def test_rerun_is_of_the_same_settings_and_quoted_as_it_was():
+    runs = [report.read_by_preset(RECORDED)]
+    runs += [report.read_by_preset((ROOT / "reproduce" / "results" / "rerun").glob("*.hdf5"))]
+    columns = dict(zip(("seed 1", "rerun"), runs, strict=True))
+    assert (ROOT / "figures" / "seeds.md").read_text() == report.comparison(columns)
+    for name, record in runs[1].items():
+        assert record.attributes["experiment"] == runs[0][name].attributes["experiment"]
+        assert re.fullmatch("[0-9a-f]{40}", record.attributes["git_commit"])
+    best = runs[1]["policy-500"].best_attributes
+    active = runs[1]["policy-500"].curves["active_fraction"][best["epoch"] - 1, 0]
+    error, epoch = f"{100 * best['test_error']:.2f} %", best["epoch"]
+    quoted = f"{error} test error at epoch {epoch}, with {100 * active:.1f} % active"
+    assert quoted in README.replace("\n", " ")
+
+
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
 def test_recorded_runs_are_reruns_of_the_presets_from_a_clean_commit(path):
     record = records.read(path)

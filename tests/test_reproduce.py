@@ -169,7 +169,7 @@ def test_figures_redraws_from_the_recorded_runs(recorded):
 
 def test_figures_sets_seeds_side_by_side(recorded):
     results = recorded / "reproduce" / "results"
-    for folder, name in (("seed-2", "policy-500"), ("earlier-kernels", "baseline-500")):
+    for folder, name in (("seed-2", "policy-500"), ("rerun", "baseline-500")):
         (results / folder).mkdir()
         (results / folder / f"{name}.hdf5").write_bytes((results / f"{name}.hdf5").read_bytes())
     process = script("figures.py", root=recorded)
@@ -177,7 +177,7 @@ def test_figures_sets_seeds_side_by_side(recorded):
     runs = {name: make_record(name) for name in PRESETS}
     columns = {
         "seed 1": runs,
-        "earlier kernels": {"baseline-500": runs["baseline-500"]},
+        "rerun": {"baseline-500": runs["baseline-500"]},
         "seed 2": {"policy-500": runs["policy-500"]},
     }
     assert (recorded / "figures" / "seeds.md").read_text() == report.comparison(columns)
