@@ -24,6 +24,7 @@ from reinforce_dropout.native.products import (
 # Rows, inputs, outputs: single elements, odd sizes, whole vectors, narrow and wide.
 SHAPES = [(1, 1, 1), (3, 5, 33), (17, 70, 129), (20, 67, 10), (20, 64, 256), (128, 31, 45)]
 SHAPES += [(130, 600, 70), (301, 550, 45)]  # packed weights in two blocks; shared by rows
+SHAPES += [(530, 70, 300)]  # shared by rows, several spans of columns
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 
 
@@ -95,6 +96,18 @@ def test_products_touch_nothing_beyond_their_operands():
     half = np.float32(0.5)
     kernels.rank_updates(s, inside, g, half, W, g, half)
     assert (buffer[:32] == 7).all() and (buffer[-32:] == 7).all()
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_Z", "skips"), [(20, 0, True), (20, 9, True), (300, 9, True), (300, 0, False)]
+)
+def test_zeros_are_skipped_but_for_many_rows_without_a_policy(n_rows, n_Z, skips):
+    s, _, W = operands(n_rows, 50, 45, "float32")
+    s[:, 7] = 0
+    W[7] = np.inf  # 0 * inf would be NaN
+    s_W, _ = kernels.products(s, W, second_operands(50, n_Z, "float32"))
+    assert np.isfinite(s_W).all() == skips
+    assert np.isnan(s_W).all() != skips
 
 
 @pytest.mark.parametrize("n_out", [10, 45])

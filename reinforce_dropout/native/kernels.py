@@ -5,8 +5,8 @@ for a reuse that 20 rows do not give. Moreover most of the numbers that a produc
 weight by are zero here: 81 % of MNIST's pixels, and 70 to 88 % of the masked activations. So
 :func:`products` and :func:`rank_updates` list the non-zero entries first, if they are few enough,
 and add up only the rows of the weights that these call for; :func:`masked_product_transposed`
-computes only what the mask lets through. Many rows, as in an evaluation, are dense products with
-packed weights.
+computes only what the mask lets through. Many rows without a policy, as in the evaluation of a
+plain network, are dense products with packed weights.
 
 BLAS is not called at all: its threads and those of these kernels would wait for each other on the
 same cores.
@@ -138,7 +138,11 @@ def _product_columns(first, last, out, s, W, columns, factors, firsts):
     own = aligned_rows(s.shape[0], last - first, out)
     own[...] = 0
     if firsts.size > 0:
-        _add_listed(own, first, W, columns, factors, firsts)
+        # The sums of many rows stay in the second-level cache for a span of columns only.
+        many = s.shape[0] > _MANY_ROWS
+        width = SPAN_BYTES // s.itemsize if many else max(own.shape[1], 1)
+        for j in range(0, own.shape[1], width):
+            _add_listed(own[:, j : j + width], first + j, W, columns, factors, firsts)
     else:
         panel_width = TILE_BYTES // s.itemsize if s.shape[0] > _FEW_ROWS else 0
         _add_dense(own, first, s, W, np.empty((_PACKED_BLOCK, panel_width), s.dtype))
@@ -154,6 +158,7 @@ def _product_share(part, n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts):
     else:
         first, last = share(part, n_parts, n_W + n_Z, VECTOR_BYTES // W.itemsize)
     s, s_W, s_Z = s[row:last_row], s_W[row:last_row], s_Z[row:last_row]
+    firsts = firsts[:, row : last_row + 1]
     _product_columns(min(first, n_W), min(last, n_W), s_W, s, W, columns, factors, firsts)
     first, last = max(first - n_W, 0), max(last - n_W, 0)
     _product_columns(first, last, s_Z, s, Z, columns, factors, firsts)
@@ -169,8 +174,9 @@ def _products_in_parallel(n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts):
 def products(s, W, Z):
     """``s @ W`` and ``s @ Z``, for s (n_rows, n_in), W (n_in, n_W) and Z (n_in, n_Z).
 
-    Z may have no columns. Where most entries of a mini-batch `s` are zero they contribute nothing,
-    even if what they multiply in W or Z is infinite or NaN.
+    Z may have no columns. Where most entries of `s` are zero they contribute nothing, even if what
+    they multiply in W or Z is infinite or NaN; but many rows without a Z, of a network without
+    policies, are computed densely: that is what speed-ups by leaving out units are compared with.
     """
     s, W, Z = np.ascontiguousarray(s), np.ascontiguousarray(W), np.ascontiguousarray(Z)
     n_rows, n_W, n_Z = s.shape[0], W.shape[1], Z.shape[1]
@@ -178,7 +184,7 @@ def products(s, W, Z):
     columns, factors = np.empty(0, np.int64), np.empty(0, s.dtype)
     firsts = np.empty((0, 0), np.int64)
     n_entries = s.size
-    if n_rows <= _MANY_ROWS and n_W + n_Z >= _FEW_COLUMNS:
+    if (n_rows <= _MANY_ROWS or n_Z > 0) and n_W + n_Z >= _FEW_COLUMNS:
         n_non_zero = count_non_zeros(s)
         if n_non_zero <= _DENSE * s.size:
             n_entries = n_non_zero
