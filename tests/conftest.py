@@ -1,9 +1,14 @@
 """Fixtures that several test files share: a small data set and a run on it."""
 
+import signal
+
 import pytest
 from idx import write_dataset
 
 from reinforce_dropout.experiment import Experiment
+
+# Shells start background jobs with Ctrl-C ignored, which processes inherit: tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
