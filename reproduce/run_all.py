@@ -21,7 +21,7 @@ from reinforce_dropout.errors import ReinforceDropoutError
 from reinforce_dropout.experiment import preset
 
 MOST_THREADS = 4
-"""Of one run: more would wait for each other longer than they work, in mini-batches of 20."""
+"""Of one run: what more would bring to mini-batches of 20 has not been measured."""
 
 LONGEST_FIRST = ("policy-800-800", "policy-500", "baseline-500")
 
@@ -65,7 +65,7 @@ def train_all(options, n_workers):
     for row in range(n_workers):
         rows.put(row)
     unfinished = context.Value("i", len(LONGEST_FIRST))
-    setup = (context.RLock(), rows, stop, unfinished, n_workers)
+    setup = (context.RLock(), rows, stop, unfinished)
     with ProcessPoolExecutor(n_workers, context, _begin_worker, setup) as pool:
         try:
             with _interrupt_blocked():
@@ -95,10 +95,10 @@ def _interrupt_blocked():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _begin_worker(lock, rows, stop, unfinished, n_workers):
+def _begin_worker(lock, rows, stop, unfinished):
     """Set up a worker: its row of the terminal, and what all workers share."""
-    global _row, _stop, _unfinished, _n_workers
-    _row, _stop, _unfinished, _n_workers = rows.get(), stop, unfinished, n_workers
+    global _row, _stop, _unfinished
+    _row, _stop, _unfinished = rows.get(), stop, unfinished
     tqdm.set_lock(lock)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
@@ -119,8 +119,8 @@ def _train(options, name):
 
 def _use_free_cores():
     """Share the cores among the runs that are still to be finished."""
-    n_running = max(1, min(_n_workers, _unfinished.value))
-    threads.use_in_kernels(min(MOST_THREADS, n_cores() // n_running))
+    share = max(1, n_cores() // _unfinished.value)
+    threads.use_in_kernels(min(MOST_THREADS, share))
 
 
 def _sort(futures):
