@@ -25,6 +25,7 @@ from reinforce_dropout.native.products import (
 SHAPES = [(1, 1, 1), (3, 5, 33), (17, 70, 129), (20, 67, 10), (20, 64, 256), (128, 31, 45)]
 SHAPES += [(130, 600, 70), (301, 550, 45)]  # packed weights in two blocks; shared by rows
 SHAPES += [(530, 70, 300)]  # shared by rows, several spans of columns
+SHAPES += [(20, 550, 520)]  # weights fetched before they are needed
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 
 

@@ -6,7 +6,7 @@ import pytensor.tensor as pt
 import pytest
 from pytensor.compile.mode import get_mode
 
-from reinforce_dropout import backends, native, pcg64
+from reinforce_dropout import backends, native, pcg64, threads
 from reinforce_dropout.native.uniforms import Uniforms
 
 
@@ -31,12 +31,15 @@ def test_a_state_survives_the_way_to_words_and_back():
     assert pcg64.state_of(words) == state
 
 
-def test_numbers_and_states_are_those_of_numpys_generator():
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_numbers_and_states_are_those_of_numpys_generator(n_threads):
     rng, draw = compile_two_draws(np.random.default_rng(3))
     assert n_native_draws(draw) == 2
     expected = np.random.default_rng(3)
-    for n in (1, 0, 4, 1000):
-        for drawn, shape in zip(draw(n), ((n, 3), (2, n)), strict=True):
+    for n in (1, 0, 4, 1000, 12_345):
+        with threads.limited(n_threads):
+            numbers = draw(n)
+        for drawn, shape in zip(numbers, ((n, 3), (2, n)), strict=True):
             np.testing.assert_array_equal(drawn, expected.uniform(size=shape).astype("float32"))
         assert backends.generator_state(draw, rng) == expected.bit_generator.state
 

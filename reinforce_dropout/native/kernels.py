@@ -15,6 +15,7 @@ same cores.
 import numba
 import numpy as np
 
+from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.native.aligned_rows import aligned_rows, with_aligned_rows
 from reinforce_dropout.native.non_zeros import (
     count_by_column,
@@ -34,7 +35,7 @@ from reinforce_dropout.native.simd import (
     dot_tile,
     row_tile,
 )
-from reinforce_dropout.native.vectors import VECTOR_BYTES, address
+from reinforce_dropout.native.vectors import VECTOR_BYTES, address, prefetch
 
 __all__ = ["masked_product_transposed", "product_transposed", "products", "rank_updates"]
 
@@ -51,6 +52,10 @@ _MANY_ROWS = 256
 _FEW_COLUMNS = 32
 #: Density from which on computing everything is faster.
 _DENSE = 0.6
+#: Larger weights have left the second-level cache since their last use, so they are fetched early,
+_FAR_BYTES = 2**20
+#: unless a row of them serves fewer examples: rows that serve none would be fetched in vain.
+_MANY_USES = 4
 
 _tile, _single = row_tile(TILE_ROWS), row_tile(1)
 _dots, _single_dot = dot_tile(*DOT_TILE), dot_tile(1, 1)
@@ -108,13 +113,27 @@ def _add_dense(out, first, s, W, panel):
 
 
 @numba.njit
+def _fetch(part, n_parts, W, block, column):
+    """Have a part of a block's rows brought near: a span from a column on."""
+    n_rows = max(0, min(_BLOCK, W.shape[0] - block * _BLOCK))
+    at = address(W) + block * _BLOCK * W.strides[0] + column * W.itemsize
+    for k in range(part * n_rows // n_parts, (part + 1) * n_rows // n_parts):
+        for line in range(0, SPAN_BYTES, LINE_BYTES):
+            prefetch(at + k * W.strides[0] + line)
+
+
+@numba.njit
 def _add_listed(out, first, W, columns, factors, firsts):
     """Add to `out` the columns of ``s @ W`` from `first` on, from the non-zero entries of s."""
     itemsize, width = out.itemsize, out.shape[1]
     span = SPAN_BYTES // itemsize
+    far = W.size * itemsize > _FAR_BYTES and firsts[-1, -1] >= _MANY_USES * W.shape[0]
     for block in range(firsts.shape[0]):
         for j in range(0, width, span):
+            ends = j + span >= width
             for i in range(out.shape[0]):
+                if far:
+                    _fetch(i, out.shape[0], W, block + ends, first + (0 if ends else j + span))
                 combine_rows(
                     address(out) + i * out.strides[0] + j * itemsize,
                     out.dtype.type(1),

@@ -8,7 +8,6 @@ bit. As under JAX the shared generator itself is not advanced then; see `backend
 
 import copy
 
-import numba
 import numpy as np
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply
@@ -27,15 +26,10 @@ from pytensor.tensor.type import matrix
 from pytensor.tensor.type_other import NoneTypeT
 
 from reinforce_dropout.native.digest import VERSION
-from reinforce_dropout.native.vectors import multiply_high
+from reinforce_dropout.native.pcg64 import fill_with_uniforms
 from reinforce_dropout.pcg64 import words_of
 
 __all__ = ["NativeLinker", "Uniforms", "use_uniforms"]
-
-# The generator is s <- s a + c with numbers of 128 bits, here two words each, high and low: M. E.
-# O'Neill, "PCG: A Family of Simple Fast Space-Efficient Statistically Good Algorithms for Random
-# Number Generation", 2014. Its output is named XSL-RR there.
-_A_HIGH, _A_LOW = np.uint64(0x2360ED051FC65DA4), np.uint64(0x4385DF649FCCF645)
 
 
 class Uniforms(Op):
@@ -58,30 +52,14 @@ class Uniforms(Op):
         output_storage[0][0] = rng
 
 
-@numba.njit
-def _draw(words, numbers):
-    """Fill `numbers`, and advance `words`."""
-    high, low, c_high, c_low = words
-    for i in range(numbers.size):
-        next_low = low * _A_LOW + c_low
-        carry = np.uint64(next_low < c_low)
-        high = multiply_high(low, _A_LOW) + high * _A_LOW + low * _A_HIGH + c_high + carry
-        low = next_low
-        mixed, turn = high ^ low, high >> np.uint64(58)
-        output = (mixed >> turn) | (mixed << (-turn & np.uint64(63)))
-        numbers[i] = (output >> np.uint64(11)) * 2.0**-53
-    words[0], words[1] = high, low
-
-
 @register_funcify_default_op_cache_key(Uniforms)
 def _numba_uniforms(op, node, **kwargs):
     dtype = np.dtype(op.dtype)
 
     @numba_njit
     def native_uniforms(words, shape):
-        words = words.copy()
-        numbers = np.empty((shape[0], shape[1]), dtype)
-        _draw(words, numbers.reshape(-1))
+        words, numbers = words.copy(), np.empty((shape[0], shape[1]), dtype)
+        fill_with_uniforms(numbers, words)
         return words, numbers
 
     return native_uniforms, VERSION

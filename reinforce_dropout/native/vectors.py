@@ -148,6 +148,21 @@ def address(typingctx, array):
 
 
 @intrinsic
+def prefetch(typingctx, at):
+    """Have the line of the cache at an address brought to the second level; any address will do."""
+
+    def codegen(context, builder, signature, args):
+        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        function_type = ir.FunctionType(ir.VoidType(), [pointer.type, INT32, INT32, INT32])
+        function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
+        to_read, locality, data = INT32(0), INT32(2), INT32(1)
+        builder.call(function, [pointer, to_read, locality, data])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
 def n_threads(typingctx):
     """Return the number of threads that ``numba.prange`` uses now.
 
@@ -246,15 +261,3 @@ def count_bits(typingctx, bits):
         return builder.ctpop(args[0])
 
     return types.int64(types.int64), codegen
-
-
-@intrinsic
-def multiply_high(typingctx, a, b):
-    """Return the higher 64 bits of the product of two ``uint64``."""
-
-    def codegen(context, builder, signature, args):
-        wide = ir.IntType(128)
-        a, b = (builder.zext(word, wide) for word in args)
-        return builder.trunc(builder.lshr(builder.mul(a, b), wide(64)), INT)
-
-    return types.uint64(types.uint64, types.uint64), codegen

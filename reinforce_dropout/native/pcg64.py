@@ -1,0 +1,143 @@
+"""NumPy's generator PCG64 in compiled code: its numbers, bit for bit, drawn by several threads.
+
+The generator is ``s <- a s + c`` with numbers of 128 bits, of which :func:`_mixed` gives 64 (M. E.
+O'Neill, "PCG: A Family of Simple Fast Space-Efficient Statistically Good Algorithms for Random
+Number Generation", 2014; the mixing is called XSL-RR there). A thread begins where a jump over the
+numbers of those before it leads.
+"""
+
+import llvmlite.ir as ir
+import numba
+from numba import types
+from numba.extending import intrinsic
+
+from reinforce_dropout.native.sharing import share, threads_for
+from reinforce_dropout.native.vectors import INT, VECTOR_BYTES, Vectors, address, counted_loop
+
+__all__ = ["fill_with_uniforms"]
+
+_STATE = ir.IntType(128)
+_A = _STATE(0x2360ED051FC65DA44385DF649FCCF645)
+
+#: Drawing a number takes as long as so many multiplications; see `sharing.threads_for`.
+_DRAW = 40
+
+
+@numba.njit(parallel=True)
+def fill_with_uniforms(numbers, words):
+    """Draw numbers uniform from 0 to 1 into an array.
+
+    Parameters
+    ----------
+    numbers : ndarray of float32 or float64
+        C-ordered. What is drawn has 53 bits, which float32 rounds.
+    words : ndarray (4,) uint64
+        The state, see `pcg64.words_of`; it is advanced.
+    """
+    n_parts = threads_for(_DRAW * numbers.size)
+    for part in numba.prange(n_parts):
+        _draw_share(part, n_parts, numbers, words)
+    _advance(words, numbers.size)
+
+
+@numba.njit
+def _draw_share(part, n_parts, numbers, words):
+    first, last = share(part, n_parts, numbers.size, VECTOR_BYTES)
+    _draw(address(words), address(numbers), first, last, numbers.dtype.type(0))
+
+
+@numba.njit
+def _advance(words, n):
+    _jump(address(words), n)
+
+
+@intrinsic
+def _draw(typingctx, words, numbers, first, last, zero):
+    """Draw the numbers from `first` to `last` (excluded) of those that follow the state.
+
+    Parameters
+    ----------
+    words, numbers : int
+        Addresses of the state, which stays as it is, and of number 0.
+    first, last : int
+    zero : float32 or float64
+        Tells the dtype of the numbers.
+    """
+
+    def codegen(context, builder, signature, args):
+        words, numbers, first, last, _ = args
+        v = Vectors(builder, signature.args[-1])
+        s, c = (_load(builder, words, i) for i in range(2))
+
+        def body(position, state):
+            s = builder.add(builder.mul(_A, *state), c)
+            builder.store(_uniform(v, s), v.element(numbers, v.scalar, position))
+            return [s]
+
+        counted_loop(builder, first, last, [_after(builder, s, c, first)], body)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4, zero), codegen
+
+
+@intrinsic
+def _jump(typingctx, words, n):
+    """Advance the state at the address `words` by n draws."""
+
+    def codegen(context, builder, signature, args):
+        words, n = args
+        s, c = (_load(builder, words, i) for i in range(2))
+        for i, word in enumerate(_halves(builder, _after(builder, s, c, n))):
+            builder.store(word, _word(builder, words, i))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+def _word(builder, words, i):
+    return builder.gep(builder.inttoptr(words, INT.as_pointer()), [INT(i)])
+
+
+def _load(builder, words, i):
+    """Return number i of 128 bits: two words, the higher one first."""
+    high, low = (
+        builder.zext(builder.load(_word(builder, words, 2 * i + j)), _STATE) for j in range(2)
+    )
+    return builder.or_(builder.shl(high, _STATE(64)), low)
+
+
+def _halves(builder, s):
+    return builder.trunc(builder.lshr(s, _STATE(64)), INT), builder.trunc(s, INT)
+
+
+def _after(builder, s, c, n):
+    """Return the state n draws after s, by squaring.
+
+    ``s <- a s + c`` twice is ``s <- a^2 s + (a + 1) c``, again of that form (F. B. Brown, "Random
+    Number Generation with Arbitrary Strides", 1994).
+    """
+
+    def body(bit, state):
+        a, c, s = state
+        is_set = builder.trunc(builder.lshr(n, bit), ir.IntType(1))
+        s = builder.select(is_set, builder.add(builder.mul(a, s), c), s)
+        return [builder.mul(a, a), builder.add(builder.mul(a, c), c), s]
+
+    n_bits = builder.sub(INT(64), builder.ctlz(n, ir.Constant(ir.IntType(1), 0)))
+    return counted_loop(builder, INT(0), n_bits, [_A, c, s], body)[-1]
+
+
+def _mixed(builder, s):
+    """Return the 64 bits that a state gives: its halves' difference, turned by its first 6 bits."""
+    high, low = _halves(builder, s)
+    bits, turn = builder.xor(high, low), builder.lshr(high, INT(58))
+    back = builder.and_(builder.neg(turn), INT(63))
+    return builder.or_(builder.lshr(bits, turn), builder.shl(bits, back))
+
+
+def _uniform(v, s):
+    """Return the first 53 bits of what a state gives, as a fraction."""
+    double = ir.DoubleType()
+    bits = v.builder.lshr(_mixed(v.builder, s), INT(11))
+    number = v.builder.fmul(v.builder.sitofp(bits, double), ir.Constant(double, 2.0**-53))
+    return number if v.scalar == double else v.builder.fptrunc(number, v.scalar)
