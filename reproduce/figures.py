@@ -57,9 +57,10 @@ def write_readings(options, literal):
 def write_seeds(options, recorded):
     """Compare the recorded runs with those of other seeds, and with a rerun by other kernels."""
     results = options.root / "reproduce" / "results"
+    seeds = sorted(results.glob("seed-*"), key=lambda path: (len(path.name), path.name))
     others = {
         path.name.replace("-", " "): report.read_by_preset(sorted(path.glob("*.hdf5")))
-        for path in [results / "rerun", *sorted(results.glob("seed-*"))]
+        for path in [results / "rerun", *seeds]
         if path.exists()
     }
     if others:

@@ -11,7 +11,8 @@ from reinforce_dropout.cli import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-RECORDED = [ROOT / "reproduce" / "results" / f"{name}.hdf5" for name in experiment.PRESETS]
+RESULTS = ROOT / "reproduce" / "results"
+RECORDED = [RESULTS / f"{name}.hdf5" for name in experiment.PRESETS]
 
 
 def test_table_is_that_of_the_recorded_runs():
@@ -21,7 +22,7 @@ def test_table_is_that_of_the_recorded_runs():
 
 
 def test_comparison_of_the_readings_is_that_of_the_recorded_runs():
-    path = ROOT / "reproduce" / "results" / "comparison" / "policy-800-800-total.hdf5"
+    path = RESULTS / "comparison" / "policy-800-800-total.hdf5"
     total, score = records.read(path), records.read(path.parents[1] / "policy-800-800.hdf5")
     recorded = [experiment.Experiment.from_dict(r.attributes["experiment"]) for r in (score, total)]
     assert recorded[0].differences(recorded[1]) == {"kl_gradient": ("score", "total")}
@@ -32,7 +33,7 @@ def test_comparison_of_the_readings_is_that_of_the_recorded_runs():
 
 
 def test_error_with_the_averaged_loss_is_that_of_the_recorded_run():
-    path = ROOT / "reproduce" / "results" / "comparison" / "baseline-500-mean.hdf5"
+    path = RESULTS / "comparison" / "baseline-500-mean.hdf5"
     record = records.read(path)
     recorded = experiment.Experiment.from_dict(record.attributes["experiment"])
     assert recorded.differences(experiment.preset("baseline-500")).keys() == {
@@ -43,17 +44,31 @@ def test_error_with_the_averaged_loss_is_that_of_the_recorded_run():
     assert f"{100 * error:.2f} % test error after {n_epochs} epochs" in README
 
 
-def test_rerun_is_of_the_same_settings_and_quoted_as_it_was():
-    runs = [report.read_by_preset(RECORDED)]
-    runs += [report.read_by_preset((ROOT / "reproduce" / "results" / "rerun").glob("*.hdf5"))]
-    columns = dict(zip(("seed 1", "rerun"), runs, strict=True))
+def runs_by_column():
+    """Runs of the presets as `figures.write_seeds` sets them side by side."""
+    seeds = [*sorted(RESULTS.glob("seed-?")), *sorted(RESULTS.glob("seed-??"))]
+    columns = {
+        path.name.replace("-", " "): path.glob("*.hdf5") for path in [RESULTS / "rerun", *seeds]
+    }
+    columns = {"seed 1": RECORDED} | columns
+    return {column: report.read_by_preset(paths) for column, paths in columns.items()}
+
+
+def test_runs_side_by_side_are_of_the_same_settings():
+    columns = runs_by_column()
     assert (ROOT / "figures" / "seeds.md").read_text() == report.comparison(columns)
-    for name, record in runs[1].items():
-        recorded = experiment.Experiment.from_dict(record.attributes["experiment"])
-        assert recorded.differences(experiment.preset(name)) == {}
-        assert re.fullmatch("[0-9a-f]{40}", record.attributes["git_commit"])
-    best = runs[1]["policy-500"].best_attributes
-    active = runs[1]["policy-500"].curves["active_fraction"][best["epoch"] - 1, 0]
+    for column, runs in columns.items():
+        seed = 1 if column == "rerun" else int(column.removeprefix("seed "))
+        for name, record in runs.items():
+            recorded = experiment.Experiment.from_dict(record.attributes["experiment"])
+            assert recorded.differences(experiment.preset(name).replace(seed=seed)) == {}
+            assert re.fullmatch("[0-9a-f]{40}", record.attributes["git_commit"])
+
+
+def test_rerun_is_quoted_as_it_was():
+    record = runs_by_column()["rerun"]["policy-500"]
+    best = record.best_attributes
+    active = record.curves["active_fraction"][best["epoch"] - 1, 0]
     error, epoch = f"{100 * best['test_error']:.2f} %", best["epoch"]
     quoted = f"{error} test error at epoch {epoch}, with {100 * active:.1f} % active"
     assert quoted in README.replace("\n", " ")
@@ -99,7 +114,7 @@ def test_fields_in_the_table_of_open_questions_exist():
 
 def test_tables_of_block_dropout_are_those_of_the_recorded_runs():
     assert (ROOT / "figures" / "block_dropout.md").read_text().rstrip() in README
-    results = ROOT / "reproduce" / "results" / "blocks"
+    results = RESULTS / "blocks"
     block, uniform = (
         experiment.Experiment.from_dict(records.read(path).attributes["experiment"])
         for path in (results / "block-800-800.hdf5", results / "uniform-block-800-800.hdf5")
