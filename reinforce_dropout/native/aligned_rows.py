@@ -10,7 +10,7 @@ import numpy as np
 from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.native.vectors import address
 
-__all__ = ["aligned_rows", "with_aligned_rows"]
+__all__ = ["aligned_rows", "copy_rows", "with_aligned_rows"]
 
 
 @numba.njit
@@ -28,5 +28,18 @@ def aligned_rows(n_rows, n_columns, like):
 def with_aligned_rows(matrix):
     """Return a copy of a matrix."""
     copy = aligned_rows(matrix.shape[0], matrix.shape[1], matrix)
-    copy[...] = matrix
+    copy_rows(copy, matrix)
     return copy
+
+
+@numba.njit
+def copy_rows(target, source):
+    """Do ``target[...] = source`` for matrices of one shape.
+
+    By a loop, because Numba compiles the message of its shape error with every such assignment, for
+    four seconds.
+    """
+    for i in range(source.shape[0]):
+        to, row = target[i], source[i]
+        for j in range(row.size):
+            to[j] = row[j]

@@ -17,6 +17,8 @@ from pytensor.link.numba.dispatch.basic import (
 from scipy import special
 
 from reinforce_dropout.native.digest import VERSION
+from reinforce_dropout.native.sharing import share, threads_for
+from reinforce_dropout.native.vectors import VECTOR_BYTES
 
 __all__ = ["Elementwise"]
 
@@ -30,6 +32,9 @@ _LN2_HIGH = np.float32(0.693359375)
 _LN2_LOW = np.float32(-2.12194440e-4)
 #: exp rounds to zero below this.
 _EXP_FLOOR = np.float32(-104)
+
+#: A function of one element takes as long as so many multiplications; see `sharing.threads_for`.
+_FUNCTION = 4
 
 _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 _ZERO = np.float32(0)
@@ -123,11 +128,36 @@ def _numpy_softplus(x):
     return np.logaddexp(0, x)
 
 
-#: Name -> the function as Numba compiles it, and the same in NumPy.
+def _on_all(function):
+    """Return the function of all elements of one array into another."""
+
+    @numba.njit
+    def on_share(elements, results):
+        for i in range(elements.size):
+            results[i] = function(elements[i])
+
+    @numba.njit(parallel=True)
+    def on_shares(n_parts, elements, results):
+        for part in numba.prange(n_parts):
+            first, last = share(part, n_parts, elements.size, VECTOR_BYTES)
+            on_share(elements[first:last], results[first:last])
+
+    @numba.njit
+    def on_all(elements, results):
+        n_parts = threads_for(_FUNCTION * elements.size)
+        if n_parts == 1:
+            on_share(elements, results)
+        else:
+            on_shares(n_parts, elements, results)
+
+    return on_all
+
+
+#: Name -> the function as Numba compiles it, and the same in NumPy, both of whole arrays.
 _FUNCTIONS = {
-    "tanh": (tanh, np.tanh),
-    "sigmoid": (sigmoid, special.expit),
-    "softplus": (softplus, _numpy_softplus),
+    "tanh": (_on_all(tanh), np.tanh),
+    "sigmoid": (_on_all(sigmoid), special.expit),
+    "softplus": (_on_all(softplus), _numpy_softplus),
 }
 
 
@@ -172,9 +202,7 @@ def _numba_elementwise(op, node, **kwargs):
     def native_elementwise(x):
         contiguous = np.ascontiguousarray(x)
         result = np.empty_like(contiguous)
-        elements, results = contiguous.reshape(-1), result.reshape(-1)
-        for i in range(elements.size):
-            results[i] = function(elements[i])
+        function(contiguous.reshape(-1), result.reshape(-1))
         return result
 
     return native_elementwise, VERSION

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 from reinforce_dropout.alignment import LINE_BYTES
-from reinforce_dropout.native.aligned_rows import aligned_rows, with_aligned_rows
+from reinforce_dropout.native.aligned_rows import aligned_rows, copy_rows, with_aligned_rows
 from reinforce_dropout.native.non_zeros import (
     count_by_column,
     count_non_zeros,
@@ -165,7 +165,7 @@ def _product_columns(first, last, out, s, W, columns, factors, firsts):
     else:
         panel_width = TILE_BYTES // s.itemsize if s.shape[0] > _FEW_ROWS else 0
         _add_dense(own, first, s, W, np.empty((_PACKED_BLOCK, panel_width), s.dtype))
-    out[:, first:last] = own
+    copy_rows(out[:, first:last], own)
 
 
 @numba.njit
