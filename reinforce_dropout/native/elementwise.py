@@ -33,8 +33,8 @@ _LN2_LOW = np.float32(-2.12194440e-4)
 #: exp rounds to zero below this.
 _EXP_FLOOR = np.float32(-104)
 
-#: A function of one element takes as long as so many multiplications; see `sharing.threads_for`.
-_FUNCTION = 4
+#: A function of an element takes as long as so many multiplications; see `sharing.threads_for`.
+_ELEMENT = 4
 
 _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 _ZERO = np.float32(0)
@@ -144,7 +144,7 @@ def _on_all(function):
 
     @numba.njit
     def on_all(elements, results):
-        n_parts = threads_for(_FUNCTION * elements.size)
+        n_parts = threads_for(_ELEMENT * elements.size)
         if n_parts == 1:
             on_share(elements, results)
         else:
