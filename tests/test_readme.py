@@ -67,12 +67,15 @@ def test_runs_side_by_side_are_of_the_same_settings():
 
 
 def test_rerun_is_quoted_as_it_was():
-    record = runs_by_column()["rerun"]["policy-500"]
-    best = record.best_attributes
-    active = record.curves["active_fraction"][best["epoch"] - 1, 0]
-    error, epoch = f"{100 * best['test_error']:.2f} %", best["epoch"]
-    quoted = f"{error} test error at epoch {epoch}, with {100 * active:.1f} % active"
-    assert quoted in README.replace("\n", " ")
+    rerun = runs_by_column()["rerun"]
+    for name in ("policy-500", "policy-800-800"):
+        best, curves = rerun[name].best_attributes, rerun[name].curves
+        fractions = curves["active_fraction"][best["epoch"] - 1]
+        active = " and ".join(f"{100 * a:.1f}" for a in fractions)
+        error, epoch = f"{100 * best['test_error']:.2f} %", best["epoch"]
+        quoted = f"{error} test error at epoch {epoch}, with {active} % active"
+        assert quoted in README.replace("\n", " ")
+    assert f"in {len(curves['train_nll'])} epochs" in README.replace("\n", " ")
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
