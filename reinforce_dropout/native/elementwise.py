@@ -16,9 +16,9 @@ from pytensor.link.numba.dispatch.basic import (
 )
 from scipy import special
 
+from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.native.digest import VERSION
 from reinforce_dropout.native.sharing import share, threads_for
-from reinforce_dropout.native.vectors import VECTOR_BYTES
 
 __all__ = ["Elementwise"]
 
@@ -139,7 +139,7 @@ def _on_all(function):
     @numba.njit(parallel=True)
     def on_shares(n_parts, elements, results):
         for part in numba.prange(n_parts):
-            first, last = share(part, n_parts, elements.size, VECTOR_BYTES)
+            first, last = share(part, n_parts, elements.size, LINE_BYTES // elements.itemsize)
             on_share(elements[first:last], results[first:last])
 
     @numba.njit

@@ -11,8 +11,9 @@ import numba
 from numba import types
 from numba.extending import intrinsic
 
+from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.native.sharing import share, threads_for
-from reinforce_dropout.native.vectors import INT, VECTOR_BYTES, Vectors, address, counted_loop
+from reinforce_dropout.native.vectors import INT, Vectors, address, counted_loop
 
 __all__ = ["fill_with_uniforms"]
 
@@ -37,18 +38,13 @@ def fill_with_uniforms(numbers, words):
     n_parts = threads_for(_DRAW * numbers.size)
     for part in numba.prange(n_parts):
         _draw_share(part, n_parts, numbers, words)
-    _advance(words, numbers.size)
+    _jump(address(words), numbers.size)
 
 
 @numba.njit
 def _draw_share(part, n_parts, numbers, words):
-    first, last = share(part, n_parts, numbers.size, VECTOR_BYTES)
+    first, last = share(part, n_parts, numbers.size, LINE_BYTES // numbers.itemsize)
     _draw(address(words), address(numbers), first, last, numbers.dtype.type(0))
-
-
-@numba.njit
-def _advance(words, n):
-    _jump(address(words), n)
 
 
 @intrinsic
