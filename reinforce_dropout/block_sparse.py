@@ -11,7 +11,8 @@ from reinforce_dropout import bernoulli, blocks
 from reinforce_dropout.alignment import aligned
 from reinforce_dropout.errors import ExperimentError
 from reinforce_dropout.network import ForwardPass, expected
-from reinforce_dropout.packed import InUse, Pack, PackedMean, PackedProduct, Unpack
+from reinforce_dropout.packed import BlockLogits, PackedProduct, PackInUse, Unpack
+from reinforce_dropout.panels import in_panels
 
 EXECUTIONS = ("dense", "block-sparse")
 """How a forward pass can be computed: with masks as factors, or leaving out what is dropped."""
@@ -90,6 +91,8 @@ class BlockSparseNetwork:
     network : MaskedNetwork
     Wt : list of shared (n_units, n_in)
         Of the hidden layers, then of the output.
+    Z : list of shared (n_panels, n_in, width)
+        Of the policies, see `panels.in_panels`.
     """
 
     def __init__(self, network):
@@ -97,6 +100,10 @@ class BlockSparseNetwork:
         self.Wt = [
             pytensor.shared(aligned(W.get_value(borrow=True).T), name=f"{W.name}t", borrow=True)
             for W in network.weights
+        ]
+        self.Z = [
+            pytensor.shared(in_panels(p.Z.get_value(borrow=True)), name=p.Z.name, borrow=True)
+            for p in network.policies
         ]
 
     def forward(self, x, rng=None, mask=bernoulli.sample):
@@ -116,13 +123,12 @@ class BlockSparseNetwork:
         """
         network, size = self.network, self.network.instances_per_block
         S, Z, decisions, U = [], [], [], []
-        active = InUse(size)(x)
-        packed = Pack(size)(x, active)
-        for layer, policy, Wt, n_units in zip(
-            network.layers, network.policies, self.Wt[:-1], network.n_units, strict=True
+        packed, active = PackInUse(size)(x)
+        for i, (layer, Wt, n_units) in enumerate(
+            zip(network.layers, self.Wt[:-1], network.n_units, strict=True)
         ):
             S.append(packed if S else x)
-            z = policy.logits(self._state(packed, active, x))
+            z = self._logits(i, packed, active, x)
             u, rng = mask(z, rng)
             above = pt.neq(blocks.expand_units(u, n_units, network.units_per_block), 0)
             packed = layer.activation(PackedProduct(size)(packed, active, Wt, layer.b, above))
@@ -135,9 +141,10 @@ class BlockSparseNetwork:
         logits = Unpack(size)(logits, everything, x.shape[0])
         return ForwardPass(S, Z, decisions, U, logits, rng)
 
-    def _state(self, packed, active, x):
-        """State of each block, from which a policy decides: `blocks.block_state`."""
-        size, how = self.network.instances_per_block, self.network.block_state
-        if how == "mean":
-            return PackedMean(size)(packed, active, x.shape[0])
-        return blocks.block_state(Unpack(size)(packed, active, x.shape[0]), size, how)
+    def _logits(self, i, packed, active, x):
+        """Logits of policy i for the state of each block, `blocks.block_state`."""
+        policy, size = self.network.policies[i], self.network.instances_per_block
+        if self.network.block_state == "mean":
+            return BlockLogits(size)(packed, active, x.shape[0], self.Z[i], policy.o)
+        s = Unpack(size)(packed, active, x.shape[0])
+        return policy.logits(blocks.block_state(s, size, self.network.block_state))

@@ -12,8 +12,8 @@ name        shape                                   what
 ``packed``  (n_blocks, capacity, width)             row t: the t-th unit in use; column: an instance
 ==========  ======================================  ===============================================
 
-``capacity`` is the largest number of units in use by a block, ``width`` the block's size rounded up
-to whole vectors.  What lies beyond a block's own units and instances is finite, and never read.
+``capacity`` is at least the largest number of units in use by a block, ``width`` the block's size
+rounded up to whole vectors. What lies beyond a block's own units and instances is never used.
 
 The Ops compute with NumPy here; under Numba, `native.packed` compiles them. They have no code for
 JAX. Numbers are float32 or float64, of one dtype in an Op.
@@ -21,9 +21,11 @@ JAX. Numbers are float32 or float64, of one dtype in an Op.
 
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.gradient import DisconnectedType
+from pytensor.gradient import DisconnectedType, pullback
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
+
+from reinforce_dropout import blocks
 
 LANES = 16
 """Numbers in a vector: blocks of more than one instance are padded to a multiple."""
@@ -58,31 +60,6 @@ class _BlockOp(Op):
         return [[v.dtype.startswith("float")] for v in node.inputs]
 
 
-class InUse(_BlockOp):
-    """Units that are not zero for all instances: s (m_b, n_units) -> active."""
-
-    def make_node(self, s):
-        """Build the node."""
-        return Apply(self, [_numbers(s, 2)], [pt.matrix(dtype="bool")])
-
-    def perform(self, node, inputs, output_storage):
-        """Compute with NumPy."""
-        (s,) = inputs
-        rows = self._rows(len(s))
-        active = np.zeros((len(rows), s.shape[1]), bool)
-        for k, block in enumerate(rows):
-            active[k] = (s[block] != 0).any(axis=0)
-        output_storage[0][0] = active
-
-    def connection_pattern(self, node):
-        """Tell that a mask has no gradient."""
-        return [[False]]
-
-    def pullback(self, inputs, outputs, cotangents):
-        """Pass nothing back."""
-        return [DisconnectedType()()]
-
-
 class Pack(_BlockOp):
     """Leave out the units that are not in use: s (m_b, n_units), active -> packed."""
 
@@ -93,19 +70,47 @@ class Pack(_BlockOp):
 
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy."""
-        s, active = inputs
+        output_storage[0][0] = self._pack(*inputs)
+
+    def _pack(self, s, active):
         rows = self._rows(len(s))
         check(active, len(rows), s.shape[1])
         packed = _zeros(active, padded_width(self.instances_per_block), s.dtype)
         for block, units, own in zip(packed, active, rows, strict=True):
             block[: units.sum(), : own.stop - own.start] = s[own, units].T
-        output_storage[0][0] = packed
+        return packed
 
     def pullback(self, inputs, outputs, cotangents):
         """Unpack the cotangent."""
         s, active = inputs
         dense = Unpack(self.instances_per_block)(cotangents[0], active, s.shape[0])
         return [dense, DisconnectedType()()]
+
+
+class PackInUse(Pack):
+    """Leave out the units that are zero for all instances: s (m_b, n_units) -> packed, active."""
+
+    def make_node(self, s):
+        """Build the node."""
+        s = _numbers(s, 2)
+        return Apply(self, [s], [pt.tensor3(dtype=s.dtype), pt.matrix(dtype="bool")])
+
+    def perform(self, node, inputs, output_storage):
+        """Compute with NumPy."""
+        (s,) = inputs
+        rows = self._rows(len(s))
+        active = np.zeros((len(rows), s.shape[1]), bool)
+        for units, block in zip(active, rows, strict=True):
+            units[:] = (s[block] != 0).any(axis=0)
+        output_storage[0][0], output_storage[1][0] = self._pack(s, active), active
+
+    def connection_pattern(self, node):
+        """Tell that the mask has no gradient."""
+        return [[True, False]]
+
+    def pullback(self, inputs, outputs, cotangents):
+        """Unpack the cotangent."""
+        return super().pullback([*inputs, outputs[1]], outputs, cotangents)[:1]
 
 
 class _OfPacked(_BlockOp):
@@ -144,29 +149,40 @@ class Unpack(_OfPacked):
         return [packed, DisconnectedType()(), DisconnectedType()()]
 
 
-class PackedMean(_OfPacked):
-    """Mean over each block's own instances, zero for units not in use.
+class BlockLogits(_OfPacked):
+    """``z = s Z + o`` with the mean s of each block's own instances, zero for units not in use.
 
-    packed, active and the number of rows m_b -> (n_blocks, n_units)
+    packed, active, the number of rows m_b, Z in panels (see `panels`) and o (n_units,) ->
+    (n_blocks, n_units)
     """
+
+    def make_node(self, packed, active, n_rows, Z, o):
+        """Build the node."""
+        packed, Z, o = _numbers(packed, 3), _numbers(Z, 3), _numbers(o, 1)
+        _check_dtypes(packed, Z, o)
+        inputs = [packed, _mask(active), _count(n_rows), Z, o]
+        return Apply(self, inputs, [pt.matrix(dtype=packed.dtype)])
 
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy."""
-        packed, active, _ = inputs
-        rows = self._checked_rows(*inputs)
-        means = np.zeros(active.shape, packed.dtype)
-        for mean, block, units, own in zip(means, packed, active, rows, strict=True):
-            mean[units] = block[: units.sum(), : own.stop - own.start].mean(axis=1)
-        output_storage[0][0] = means
+        packed, active, n_rows, panels, o = inputs
+        rows = self._checked_rows(packed, active, n_rows)
+        check_panels(panels, active.shape[1], len(o))
+        Z = np.concatenate(panels, axis=1)[:, : len(o)]
+        z = np.empty((len(rows), len(o)), packed.dtype)
+        for logits, block, units, own in zip(z, packed, active, rows, strict=True):
+            mean = block[: units.sum(), : own.stop - own.start].mean(axis=1)
+            logits[:] = mean @ Z[units] + o
+        output_storage[0][0] = z
 
     def pullback(self, inputs, outputs, cotangents):
-        """Share the cotangent among the block's instances."""
-        _, active, n_rows = inputs
-        size = self.instances_per_block
-        block = pt.arange(n_rows) // size
-        count = pt.minimum(size, n_rows - block * size).astype(cotangents[0].dtype)
-        packed = Pack(size)(cotangents[0][block] / count[:, None], active)
-        return [packed, DisconnectedType()(), DisconnectedType()()]
+        """Differentiate the same of what is not packed."""
+        packed, active, n_rows, panels, o = inputs
+        s = Unpack(self.instances_per_block)(packed, active, n_rows)
+        Z = panels.transpose(1, 0, 2).reshape((active.shape[1], -1))[:, : o.shape[0]]
+        z = blocks.block_mean(s, self.instances_per_block) @ Z + o
+        d_packed, *d_theta = pullback(z, [packed, panels, o], cotangents[0])
+        return [d_packed, DisconnectedType()(), DisconnectedType()(), *d_theta]
 
 
 class PackedProduct(_BlockOp):
@@ -179,11 +195,7 @@ class PackedProduct(_BlockOp):
     def make_node(self, packed, below, Wt, b, above):
         """Build the node."""
         packed, Wt, b = _numbers(packed, 3), _numbers(Wt, 2), _numbers(b, 1)
-        if not packed.dtype == Wt.dtype == b.dtype:
-            raise TypeError(
-                f"activations are {packed.dtype}, weights {Wt.dtype} and biases {b.dtype}: give "
-                "all three one dtype."
-            )
+        _check_dtypes(packed, Wt, b)
         below, above = _mask(below), _mask(above)
         return Apply(self, [packed, below, Wt, b, above], [pt.tensor3(dtype=packed.dtype)])
 
@@ -246,6 +258,20 @@ def check_packed(packed, n_blocks, n_units, width):
         )
 
 
+def check_panels(Z, n_in, n_units):
+    """Refuse weights in panels for other units below, or for fewer units than `n_units`.
+
+    Raises
+    ------
+    ValueError
+    """
+    if Z.shape[1] != n_in or Z.shape[0] * Z.shape[2] < n_units:
+        raise ValueError(
+            "the weights in panels do not go with the activations: they need one row for each "
+            "unit below and one column for each unit."
+        )
+
+
 def check_biases(b, n_units):
     """Refuse biases that are not one a unit.
 
@@ -276,6 +302,14 @@ def _numbers(variable, ndim):
             f"numbers must be float32 or float64 in {ndim} dimensions here, not {variable.type}."
         )
     return variable
+
+
+def _check_dtypes(packed, weights, biases):
+    if not packed.dtype == weights.dtype == biases.dtype:
+        raise TypeError(
+            f"activations are {packed.dtype}, weights {weights.dtype} and biases {biases.dtype}: "
+            "give all three one dtype."
+        )
 
 
 def _mask(variable):

@@ -12,19 +12,21 @@ from reference import AS_WRITTEN, compiled
 
 from reinforce_dropout import native, threads
 from reinforce_dropout.native import packed as kernels
+from reinforce_dropout.native.block_logits import block_logits
 from reinforce_dropout.packed import (
-    InUse,
+    BlockLogits,
     Pack,
-    PackedMean,
     PackedProduct,
+    PackInUse,
     Unpack,
     padded_width,
 )
+from reinforce_dropout.panels import in_panels
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 BLOCKS = (1, 4, 16, 20, 32, 50, 128)
-#: Rows, units below and above: nothing, single ones, odd ones, more units than a tile has.
-SHAPES = [(0, 5, 7), (1, 1, 1), (7, 17, 13), (50, 33, 12), (101, 70, 45)]
+#: Rows, units below and above: nothing, single ones, odd ones, more units than a tile or group has.
+SHAPES = [(0, 5, 7), (1, 1, 1), (7, 17, 13), (50, 33, 12), (101, 70, 45), (40, 20, 250)]
 
 
 def rng(seed=0):
@@ -55,17 +57,21 @@ class Blocks:
         self.b = rng(5).normal(size=n_units).astype(dtype)
         self.s_below = self.s * self.below[self.block]
         means = [self.s_below[self.block == k].mean(axis=0) for k in range(self.n_blocks)]
-        self.mean = np.reshape(means, (self.n_blocks, n_in)).astype(dtype)
+        Z = rng(6).normal(size=(n_in, n_units)).astype(dtype)
+        self.o = rng(7).normal(size=n_units).astype(dtype)
+        self.logits = np.reshape(means, (self.n_blocks, n_in)).astype(dtype) @ Z + self.o
         self.product = (self.s_below @ self.Wt.T + self.b) * self.above[self.block]
         self.s[~self.below[self.block]] = np.nan
         self.Wt[:, ~self.below.any(axis=0)] = np.nan
         self.Wt[~self.above.any(axis=0)] = np.inf
         self.b[~self.above.any(axis=0)] = np.nan
+        Z[~self.below.any(axis=0)] = np.nan
+        self.Z = in_panels(Z)
 
     def operands(self):
-        return self.s, self.below, self.Wt, self.b, self.above
+        return self.s, self.below, self.Wt, self.b, self.above, self.Z, self.o
 
-    def assert_right(self, packed, mean, product, s, dense):
+    def assert_right(self, packed, logits, product, s, dense):
         """Check all results of a layer."""
         width = padded_width(self.size)
         capacity = self.below.sum(axis=1).max(initial=0)
@@ -76,7 +82,7 @@ class Blocks:
         assert np.isfinite(packed).all() and np.isfinite(product).all()
         assert product.shape == (self.n_blocks, self.above.sum(axis=1).max(initial=0), width)
         np.testing.assert_array_equal(s, self.s_below)
-        for found, expected in ((mean, self.mean), (dense, self.product)):
+        for found, expected in ((logits, self.logits), (dense, self.product)):
             assert found.dtype == self.s.dtype and found.shape == expected.shape
             tolerance = TOLERANCE[found.dtype.name] * np.sqrt(self.s.shape[1])
             np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
@@ -85,29 +91,30 @@ class Blocks:
 def graph(size, dtype):
     """Return the operands' variables and all that a layer computes of them."""
     s, Wt, b = pt.matrix(dtype=dtype), pt.matrix(dtype=dtype), pt.vector(dtype=dtype)
+    Z, o = pt.tensor3(dtype=dtype), pt.vector(dtype=dtype)
     below, above = pt.bmatrix().astype("bool"), pt.bmatrix().astype("bool")
     packed = Pack(size)(s, below)
     product = PackedProduct(size)(packed, below, Wt, b, above)
     n_rows = s.shape[0]
     outputs = [
         packed,
-        PackedMean(size)(packed, below, n_rows),
+        BlockLogits(size)(packed, below, n_rows, Z, o),
         product,
         Unpack(size)(packed, below, n_rows),
         Unpack(size)(product, above, n_rows),
     ]
-    return [s, below, Wt, b, above], outputs
+    return [s, below, Wt, b, above, Z, o], outputs
 
 
 def by_kernels(case):
     """Call the kernels, as the native mode does."""
     size, width, n = case.size, padded_width(case.size), case.n_rows
-    s, below, Wt, b, above = case.operands()
+    s, below, Wt, b, above, Z, o = case.operands()
     packed = kernels.pack(s, below, size, width)
     product = kernels.packed_product(packed, below, Wt, b, above, width)
     return (
         packed,
-        kernels.packed_mean(packed, below, n, size, width),
+        block_logits(packed, below, n, Z, o, size, width),
         product,
         kernels.unpack(packed, below, n, size, width),
         kernels.unpack(product, above, n, size, width),
@@ -182,31 +189,37 @@ def test_weights_that_only_other_blocks_need_are_not_read(size, dtype):
 @pytest.mark.parametrize("size", [1, 3, 16])
 def test_units_in_use(size, dtype):
     """A unit is in use when it is not zero for one instance: NaN and -0 included."""
-    f = compiled([x := pt.matrix(dtype=dtype)], InUse(size)(x))
+    f = compiled([x := pt.matrix(dtype=dtype)], PackInUse(size)(x))
+    width = padded_width(size)
     for n_rows in (0, 1, 7, 40):
         s = (rng().normal(size=(n_rows, 37)) * (rng(1).random((n_rows, 37)) < 0.1)).astype(dtype)
         s[:, 5], s[:1, 6] = -0.0, np.nan
         n_blocks = -(-n_rows // size)
         expected = [(s[k * size : (k + 1) * size] != 0).any(axis=0) for k in range(n_blocks)]
-        for active in (f(s), kernels.in_use(s, size)):
+        for packed, active in (f(s), kernels.pack_in_use(s, size, width)):
             assert active.dtype == bool
             np.testing.assert_array_equal(active, np.reshape(expected, (n_blocks, 37)))
+            again = kernels.pack(s, active, size, width)
+            for own, units, block in zip(again, active, packed, strict=True):
+                np.testing.assert_array_equal(block[: units.sum()], own[: units.sum()])
 
 
 @pytest.mark.parametrize("size", [1, 20, 32])
 def test_threads_change_no_bit(size):
     """Of results large enough for two."""
-    case = Blocks(size, (600, 150, 140), "float32")
-    with threads.limited(1):
-        one = [kernels.in_use(case.s, size), *by_kernels(case)]
-    with threads.limited(2):
-        two = [kernels.in_use(case.s, size), *by_kernels(case)]
-    for a, b in zip(one, two, strict=True):
+    case = Blocks(size, (1000, 150, 200), "float32")
+    results = []
+    for n_threads in (1, 2):
+        with threads.limited(n_threads):
+            packed, active = kernels.pack_in_use(case.s, size, padded_width(size))
+            unpacked = kernels.unpack(packed, active, case.n_rows, size, padded_width(size))
+            results.append([active, unpacked, *by_kernels(case)])
+    for a, b in zip(*results, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("size", [1, 20, 32])
-def test_kernels_write_nothing_beyond_their_results(size, monkeypatch):
+def test_kernels_write_nothing_beyond_their_results(size):
     """What they fill stands between two guards, and not a number of it is left as it was."""
     case = Blocks(size, (101, 70, 45), "float32")
     width = padded_width(size)
@@ -218,13 +231,12 @@ def test_kernels_write_nothing_beyond_their_results(size, monkeypatch):
 
     shape = (case.n_blocks, case.above.sum(axis=1).max(), width)
     buffer, out = guarded(shape)
-    kernels._product_blocks(0, case.n_blocks, packed, case.below, case.Wt, case.b, case.above, out)
+    kernels._product_blocks(packed, case.below, case.Wt, case.b, case.above, out)
     assert (buffer[:64] == 7).all() and (buffer[-64:] == 7).all() and (out != 7).all()
-    if size > 1:
-        buffer, out = guarded(packed.shape)
-        kernels._pack_blocks(0, case.n_blocks, case.s, size, case.below, out)
-        np.testing.assert_array_equal(out, packed)
-        assert (buffer[:64] == 7).all() and (buffer[-64:] == 7).all()
+    buffer, out = guarded(packed.shape)
+    kernels._pack_share(0, 1, case.s, size, False, case.below, out)
+    np.testing.assert_array_equal(out, packed)
+    assert (buffer[:64] == 7).all() and (buffer[-64:] == 7).all()
 
 
 def ops(size, below, above, n_rows):
@@ -233,8 +245,12 @@ def ops(size, below, above, n_rows):
     packed = (n_blocks, below.sum(axis=1).max(initial=0), width)
     return {
         "pack": (lambda s: Pack(size)(s, below), [(n_rows, n_in)]),
+        "pack in use": (lambda s: PackInUse(size)(s)[0], [(n_rows, n_in)]),
         "unpack": (lambda p: Unpack(size)(p, below, n_rows), [packed]),
-        "mean": (lambda p: PackedMean(size)(p, below, n_rows), [packed]),
+        "logits": (
+            lambda p, Z, o: BlockLogits(size)(p, below, n_rows, Z, o),
+            [packed, (2, n_in, 3), (n_units,)],
+        ),
         "product": (
             lambda p, Wt, b: PackedProduct(size)(p, below, Wt, b, above),
             [packed, (n_units, n_in), (n_units,)],
@@ -242,7 +258,7 @@ def ops(size, below, above, n_rows):
     }
 
 
-@pytest.mark.parametrize("name", ["pack", "unpack", "mean", "product"])
+@pytest.mark.parametrize("name", ["pack", "pack in use", "unpack", "logits", "product"])
 @pytest.mark.parametrize("size", [1, 3, 20])
 def test_gradients_are_those_of_finite_differences(size, name):
     """For blocks that the last one does not fill."""
@@ -256,26 +272,28 @@ def test_gradients_are_those_of_finite_differences(size, name):
 
 @pytest.mark.parametrize("size", [1, 3, 20])
 def test_gradients_are_those_of_the_masked_layer(size):
-    """Of a loss of product and mean: for the activations, weights and biases."""
+    """Of a loss of product and logits: for the activations, weights and biases."""
     case = Blocks(size, (7, 6, 5), "float64")
-    (s, below, Wt, b, above), (_, mean, _, _, dense) = graph(size, "float64")
+    inputs, (_, logits, _, _, dense) = graph(size, "float64")
+    s, below, Wt, b, above, Z, o = inputs
     rows = np.arange(7) // size
     masked_s = s * below[rows]
     masked = (masked_s @ Wt.T + b) * above[rows]
     counts = np.bincount(rows)[:, None]
     means = (np.arange(len(counts))[:, None] == rows).astype("float64") @ masked_s / counts
-    G, H = rng(6).normal(size=(7, 5)), rng(7).normal(size=case.mean.shape)
+    z = means @ Z[0, :, :5] + o
+    G, H = rng(6).normal(size=(7, 5)), rng(7).normal(size=case.logits.shape)
     losses = [
-        (G * pt.tanh(dense)).sum() + (H * mean**2).sum(),
-        (G * pt.tanh(masked)).sum() + (H * means**2).sum(),
+        (G * pt.tanh(dense)).sum() + (H * logits**2).sum(),
+        (G * pt.tanh(masked)).sum() + (H * z**2).sum(),
     ]
+    wrt = [s, Wt, b, Z, o]
+    point = [rng(3).normal(size=(7, 6)), rng(4).normal(size=(5, 6)), rng(5).normal(size=5)]
+    point += [in_panels(rng(6).normal(size=(6, 5))), case.o]
+    values = dict(zip(wrt, point, strict=True)) | {below: case.below, above: case.above}
     found, expected = (
-        compiled([s, below, Wt, b, above], pytensor.grad(loss, [s, Wt, b]))(
-            rng(3).normal(size=(7, 6)), case.below,
-            rng(4).normal(size=(5, 6)), rng(5).normal(size=5), case.above,
-        )
-        for loss in losses
-    )  # fmt: skip
+        compiled(inputs, pytensor.grad(loss, wrt))(*(values[v] for v in inputs)) for loss in losses
+    )
     for one, other in zip(found, expected, strict=True):
         assert np.abs(other).max() > 0.01
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
@@ -284,13 +302,15 @@ def test_gradients_are_those_of_the_masked_layer(size):
 def wrong_operands():
     """Return operands of a layer with blocks of 20 that do not go together, and a word of why."""
     case = Blocks(20, (33, 6, 5), "float32", "all")
-    s, below, Wt, b, above = case.operands()
+    s, below, Wt, b, above, Z, o = case.operands()
     return {
-        "too many blocks below": ((s, below[[0, 1, 1]], Wt, b, above), "mask has the wrong shape"),
-        "too few units below": ((s, below[:, 1:], Wt, b, above), "mask has the wrong shape"),
-        "too few blocks above": ((s, below, Wt, b, above[1:]), "mask has the wrong shape"),
-        "too many units above": ((s, below, Wt[1:], b[1:], above), "mask has the wrong shape"),
-        "biases": ((s, below, Wt, b[1:], above), "biases do not go with the weights"),
+        "too many blocks below": ((s, below[[0, 1, 1]], Wt, b, above, Z, o), "mask has the wrong"),
+        "too few units below": ((s, below[:, 1:], Wt, b, above, Z, o), "mask has the wrong shape"),
+        "too few blocks above": ((s, below, Wt, b, above[1:], Z, o), "mask has the wrong shape"),
+        "too many units above": ((s, below, Wt[1:], b[1:], above, Z, o), "mask has the wrong"),
+        "biases": ((s, below, Wt, b[1:], above, Z, o), "biases do not go with the weights"),
+        "panels for fewer units below": ((s, below, Wt, b, above, Z[:, 1:], o), "panels do not go"),
+        "panels for fewer units": ((s, below, Wt, b, above, Z[:, :, :4], o), "panels do not go"),
     }
 
 
@@ -307,18 +327,19 @@ def test_packed_activations_of_another_mask_are_refused():
     """Which hold fewer units, instances or blocks than their mask asks for."""
     packed, active = pt.ftensor3(), np.ones((2, 6), bool)
     Wt, b, above = np.ones((5, 6), "float32"), np.ones(5, "float32"), np.ones((2, 5), bool)
+    Z, o = in_panels(np.ones((6, 5), "float32")), np.ones(5, "float32")
     size, width = 4, padded_width(4)
     calls = [
         *(
             compiled([packed], output)
             for output in (
                 Unpack(size)(packed, active, 7),
-                PackedMean(size)(packed, active, 7),
+                BlockLogits(size)(packed, active, 7, Z, o),
                 PackedProduct(size)(packed, active, Wt, b, above),
             )
         ),
         lambda p: kernels.unpack(p, active, 7, size, width),
-        lambda p: kernels.packed_mean(p, active, 7, size, width),
+        lambda p: block_logits(p, active, 7, Z, o, size, width),
         lambda p: kernels.packed_product(p, active, Wt, b, above, width),
     ]
     for call in calls:
@@ -331,12 +352,12 @@ def test_packed_activations_of_another_mask_are_refused():
 def test_wrong_types_are_refused_when_the_graph_is_built():
     """Masks of floats or integers, which could be decisions or numbers of units; mixed dtypes."""
     s, packed, mask = pt.fmatrix(), pt.ftensor3(), pt.bmatrix().astype("bool")
-    Wt, b = pt.fmatrix(), pt.fvector()
+    Wt, b, Z = pt.fmatrix(), pt.fvector(), pt.ftensor3()
     for wrong in (pt.fmatrix(), pt.imatrix(), pt.vector(dtype="bool")):
         for build in (
             lambda m: Pack(4)(s, m),
             lambda m: Unpack(4)(packed, m, 7),
-            lambda m: PackedMean(4)(packed, m, 7),
+            lambda m: BlockLogits(4)(packed, m, 7, Z, b),
             lambda m: PackedProduct(4)(packed, m, Wt, b, mask),
             lambda m: PackedProduct(4)(packed, mask, Wt, b, m),
         ):
@@ -344,6 +365,8 @@ def test_wrong_types_are_refused_when_the_graph_is_built():
                 build(wrong)
     with pytest.raises(TypeError, match="weights float64 and biases float32: give all three one"):
         PackedProduct(4)(packed, mask, pt.dmatrix(), b, mask)
+    with pytest.raises(TypeError, match="weights float64 and biases float32: give all three one"):
+        BlockLogits(4)(packed, mask, 7, pt.dtensor3(), b)
     for wrong in (pt.imatrix(), pt.ftensor3()):
         with pytest.raises(TypeError, match="numbers must be float32 or float64 in 2 dimensions"):
             Pack(4)(wrong, mask)

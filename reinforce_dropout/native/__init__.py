@@ -2,13 +2,18 @@
 
 Ops (:mod:`.products`) with Numba kernels (:mod:`.kernels`) replace the matrix products of a
 training step, and rewrites (:mod:`.rewrites`) put them there when the graph is compiled with
-:func:`mode`. :mod:`.uniforms` draws the masks; :mod:`.packed` and :mod:`.submatrix` compile the Ops
-of block dropout.  Importing this package leaves PyTensor's own modes as they are.
+:func:`mode`. :mod:`.uniforms` draws the masks; :mod:`.packed`, :mod:`.block_logits` and
+:mod:`.submatrix` compile the Ops of block dropout.  Importing this package leaves PyTensor's own
+modes as they are.
 """
 
 from pytensor.compile.mode import Mode, get_mode
 
-from reinforce_dropout.native import packed, submatrix  # noqa: F401 - register their kernels
+from reinforce_dropout.native import (  # noqa: F401 - register their kernels
+    block_logits,
+    packed,
+    submatrix,
+)
 from reinforce_dropout.native.rewrites import TAG
 from reinforce_dropout.native.uniforms import NativeLinker
 

@@ -37,11 +37,19 @@ from reinforce_dropout.native.simd import (
 )
 from reinforce_dropout.native.vectors import VECTOR_BYTES, address, prefetch
 
-__all__ = ["masked_product_transposed", "product_transposed", "products", "rank_updates"]
+__all__ = [
+    "BLOCK",
+    "add_listed",
+    "masked_product_transposed",
+    "product_transposed",
+    "products",
+    "rank_updates",
+    "serves_many",
+]
 
 #: Rows of a weight matrix handled before going on: with one span of columns they stay in the
 #: first-level cache, from where all examples read them;
-_BLOCK = 64
+BLOCK = 64
 #: packed, they stay in the second-level cache.
 _PACKED_BLOCK = 512
 #: Packing weights pays for more examples than this,
@@ -91,7 +99,7 @@ def _add_dense(out, first, s, W, panel):
     itemsize, width = out.itemsize, out.shape[1]
     span = TILE_BYTES // itemsize
     packed = panel.size > 0
-    block = panel.shape[0] if packed else _BLOCK
+    block = panel.shape[0] if packed else BLOCK
     for k in range(0, s.shape[1], block):
         for j in range(0, width, span):
             if packed:
@@ -115,20 +123,30 @@ def _add_dense(out, first, s, W, panel):
 @numba.njit
 def _fetch(part, n_parts, W, block, column):
     """Have a part of a block's rows brought near: a span from a column on."""
-    n_rows = max(0, min(_BLOCK, W.shape[0] - block * _BLOCK))
-    at = address(W) + block * _BLOCK * W.strides[0] + column * W.itemsize
+    n_rows = max(0, min(BLOCK, W.shape[0] - block * BLOCK))
+    n_bytes = min(SPAN_BYTES, (W.shape[1] - column) * W.itemsize)
+    at = address(W) + block * BLOCK * W.strides[0] + column * W.itemsize
     for k in range(part * n_rows // n_parts, (part + 1) * n_rows // n_parts):
-        for line in range(0, SPAN_BYTES, LINE_BYTES):
+        for line in range(0, n_bytes, LINE_BYTES):
             prefetch(at + k * W.strides[0] + line)
 
 
 @numba.njit
-def _add_listed(out, first, W, columns, factors, firsts):
-    """Add to `out` the columns of ``s @ W`` from `first` on, from the non-zero entries of s."""
+def serves_many(n_entries, W):
+    """Whether so many non-zero entries of s use a row of W often enough to fetch all rows early."""
+    return n_entries >= _MANY_USES * W.shape[0]
+
+
+@numba.njit
+def add_listed(out, first, W, columns, factors, starts, stops, far):
+    """Add to `out` the columns of ``s @ W`` from `first` on, from the non-zero entries of s.
+
+    Of block B of `BLOCK` columns of s and row i, they are the entries ``starts[B, i] <= t <
+    stops[B, i]`` of the lists. If W is `far`, its rows are fetched before they are needed.
+    """
     itemsize, width = out.itemsize, out.shape[1]
     span = SPAN_BYTES // itemsize
-    far = W.size * itemsize > _FAR_BYTES and firsts[-1, -1] >= _MANY_USES * W.shape[0]
-    for block in range(firsts.shape[0]):
+    for block in range(starts.shape[0]):
         for j in range(0, width, span):
             ends = j + span >= width
             for i in range(out.shape[0]):
@@ -141,8 +159,8 @@ def _add_listed(out, first, W, columns, factors, firsts):
                     W.strides[0],
                     address(columns),
                     address(factors),
-                    firsts[block, i],
-                    firsts[block, i + 1],
+                    starts[block, i],
+                    stops[block, i],
                     min(span, width - j),
                 )
 
@@ -160,8 +178,10 @@ def _product_columns(first, last, out, s, W, columns, factors, firsts):
         # The sums of many rows stay in the second-level cache for a span of columns only.
         many = s.shape[0] > _MANY_ROWS
         width = SPAN_BYTES // s.itemsize if many else max(own.shape[1], 1)
+        far = W.size * s.itemsize > _FAR_BYTES and serves_many(firsts[-1, -1], W)
+        starts, stops = firsts[:, :-1], firsts[:, 1:]
         for j in range(0, own.shape[1], width):
-            _add_listed(own[:, j : j + width], first + j, W, columns, factors, firsts)
+            add_listed(own[:, j : j + width], first + j, W, columns, factors, starts, stops, far)
     else:
         panel_width = TILE_BYTES // s.itemsize if s.shape[0] > _FEW_ROWS else 0
         _add_dense(own, first, s, W, np.empty((_PACKED_BLOCK, panel_width), s.dtype))
@@ -207,7 +227,7 @@ def products(s, W, Z):
         n_non_zero = count_non_zeros(s)
         if n_non_zero <= _DENSE * s.size:
             n_entries = n_non_zero
-            columns, factors, firsts = non_zeros_by_block(s, _BLOCK)
+            columns, factors, firsts = non_zeros_by_block(s, BLOCK)
     n_parts = threads_for(n_entries * (n_W + n_Z))
     _products_in_parallel(n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts)
     return s_W, s_Z

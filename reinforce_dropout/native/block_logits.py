@@ -1,0 +1,121 @@
+"""Numba kernel for `packed.BlockLogits`: the logits of a policy for blocks of instances.
+
+First the threads share the blocks and list the means of the units in use, then they share the
+panels of Z and add up the rows that the lists call for, as `kernels` does for mini-batches.
+"""
+
+import numba
+import numpy as np
+from pytensor.link.numba.dispatch.basic import (
+    numba_njit,
+    register_funcify_default_op_cache_key,
+)
+
+from reinforce_dropout import packed as ops
+from reinforce_dropout.native.aligned_rows import aligned_rows, copy_rows
+from reinforce_dropout.native.digest import VERSION
+from reinforce_dropout.native.kernels import BLOCK, add_listed, serves_many
+from reinforce_dropout.native.packed import (
+    COPY,
+    capacity_of,
+    check_mask,
+    check_packed,
+    count_blocks,
+    numbers_in_use,
+    parts_for,
+)
+from reinforce_dropout.native.sharing import share, threads_for
+
+__all__ = ["block_logits"]
+
+_check_panels = numba.njit(ops.check_panels)
+
+
+@numba.njit(fastmath={"reassoc"})
+def _sum(row):
+    total = row.dtype.type(0)
+    for i in range(row.size):
+        total += row[i]
+    return total
+
+
+@numba.njit
+def _list_blocks(first, last, packed, active, n_rows, size, columns, factors, firsts):
+    """List the units in use and their means for blocks `first` to `last`, `BLOCK` by `BLOCK`."""
+    for block in range(first, last):
+        numbers = numbers_in_use(active[block])
+        count = min(size, n_rows - block * size)
+        for t in range(numbers.size):
+            columns[block, t] = numbers[t]
+            factors[block, t] = _sum(packed[block, t, :count]) / packed.dtype.type(count)
+        t = block * columns.shape[1]
+        for k in range(firsts.shape[0]):
+            firsts[k, block] = t
+            t += np.count_nonzero(active[block, k * BLOCK : (k + 1) * BLOCK])
+
+
+@numba.njit(parallel=True)
+def _list_in_parallel(n_parts, packed, active, n_rows, size, columns, factors, firsts):
+    n = active.shape[0]
+    for part in numba.prange(n_parts):
+        first, last = part * n // n_parts, (part + 1) * n // n_parts
+        _list_blocks(first, last, packed, active, n_rows, size, columns, factors, firsts)
+
+
+@numba.njit
+def _panel_logits(first, last, z, Z, o, columns, factors, firsts, far):
+    """Compute the columns of z that panels `first` to `last` make."""
+    width = Z.shape[2]
+    for panel in range(first, last):
+        start, stop = panel * width, min(o.size, (panel + 1) * width)
+        own = aligned_rows(z.shape[0], stop - start, z)
+        for block in range(z.shape[0]):
+            row = own[block]
+            for j in range(row.size):
+                row[j] = o[start + j]
+        add_listed(own, 0, Z[panel], columns, factors, firsts[:-1], firsts[1:], far)
+        copy_rows(z[:, start:stop], own)
+
+
+@numba.njit(parallel=True)
+def _logits_in_parallel(n_parts, z, Z, o, columns, factors, firsts, far):
+    for part in numba.prange(n_parts):
+        first, last = share(part, n_parts, Z.shape[0], 1)
+        _panel_logits(first, last, z, Z, o, columns, factors, firsts, far)
+
+
+@numba.njit
+def block_logits(packed, active, n_rows, Z, o, size, width):
+    """``s Z + o`` (n_blocks, n_units), s the mean of each block, Z (n_panels, n_in, its width)."""
+    n_blocks, n_in = count_blocks(n_rows, size), active.shape[1]
+    check_mask(active, n_blocks, n_in)
+    check_packed(packed, n_blocks, capacity_of(active), width)
+    _check_panels(Z, n_in, o.size)
+    columns = np.empty(packed.shape[:2], np.int64)
+    factors = np.empty(packed.shape[:2], packed.dtype)
+    firsts = np.empty(((n_in + BLOCK - 1) // BLOCK + 1, n_blocks), np.int64)
+    n_parts = parts_for(COPY * packed.size, n_blocks)
+    _list_in_parallel(n_parts, packed, active, n_rows, size, columns, factors, firsts)
+    z, n_entries = np.empty((n_blocks, o.size), o.dtype), np.count_nonzero(active)
+    n_parts, far = threads_for(n_entries * o.size), serves_many(n_entries, Z[0])
+    _logits_in_parallel(n_parts, z, Z, o, columns, factors, firsts, far)
+    return z
+
+
+@register_funcify_default_op_cache_key(ops.BlockLogits)
+def _numba_block_logits(op, node, **kwargs):
+    size, width = op.instances_per_block, ops.padded_width(op.instances_per_block)
+
+    @numba_njit
+    def native_block_logits(packed, active, n_rows, Z, o):
+        return block_logits(
+            np.ascontiguousarray(packed),
+            np.ascontiguousarray(active),
+            n_rows.item(),
+            np.ascontiguousarray(Z),
+            np.ascontiguousarray(o),
+            size,
+            width,
+        )
+
+    return native_block_logits, VERSION
