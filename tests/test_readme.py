@@ -75,7 +75,7 @@ def test_rerun_is_quoted_as_it_was():
         error, epoch = f"{100 * best['test_error']:.2f} %", best["epoch"]
         quoted = f"{error} test error at epoch {epoch}, with {active} % active"
         assert quoted in README.replace("\n", " ")
-    assert f"in {len(curves['train_nll'])} epochs" in README.replace("\n", " ")
+        assert f"take the {len(curves['train_nll'])} epochs" in README.replace("\n", " ")
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
