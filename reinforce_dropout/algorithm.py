@@ -25,14 +25,14 @@ class TrainingStep(NamedTuple):
     updates : list of (shared variable, tensor)
     averages : list of shared ()
         State of the moving-average baselines, one a policy; else empty.
-    factor : shared () or None
-        What the weight matrices have to be multiplied by, if not by one: see `block_training`.
+    weights : block_training.StepWeights or None
+        What is updated in the place of the network's weight matrices, if not these themselves.
     """
 
     statistics: object
     updates: list
     averages: list
-    factor: object = None
+    weights: object = None
 
 
 def network_cost(nll, weights, experiment):

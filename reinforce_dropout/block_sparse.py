@@ -74,12 +74,30 @@ def warn_that_jax_is_dense():
     )
 
 
+def transposed(network):
+    """Copy the weight matrices of a network, transposed: those of a unit are neighbours.
+
+    Parameters
+    ----------
+    network : MaskedNetwork
+
+    Returns
+    -------
+    list of shared (n_units, n_in)
+        Of the hidden layers, then of the output.
+    """
+    return [
+        pytensor.shared(aligned(W.get_value(borrow=True).T), name=f"{W.name}t", borrow=True)
+        for W in network.weights
+    ]
+
+
 class BlockSparseNetwork:
     """A masked network laid out for inference by blocks.
 
     The same function of the same parameters and draws as `network.MaskedNetwork.forward`, for masks
-    of zeros and ones.  The weights are copied, transposed so that those of a unit are neighbours: a
-    change of the network's parameters afterwards is not seen.
+    of zeros and ones.  The weights are copied, see `transposed` and `panels.in_panels`: a change of
+    the network's parameters afterwards is not seen.
 
     Parameters
     ----------
@@ -97,10 +115,7 @@ class BlockSparseNetwork:
 
     def __init__(self, network):
         self.network = network
-        self.Wt = [
-            pytensor.shared(aligned(W.get_value(borrow=True).T), name=f"{W.name}t", borrow=True)
-            for W in network.weights
-        ]
+        self.Wt = transposed(network)
         self.Z = [
             pytensor.shared(in_panels(p.Z.get_value(borrow=True)), name=p.Z.name, borrow=True)
             for p in network.policies

@@ -4,9 +4,13 @@ All examples then have the same masks, so that "the remaining computation is a s
 network of the parts of the weight matrices that units in use below and above have in common. It is
 cut out, makes one step of back-propagation, and is put back.
 
+The matrices are kept transposed for that. The pixels in use are neighbours, the units in use are
+not: so the first layer's part is most of a few rows, where of a matrix (n_in, n_units) it would be
+a few numbers in nearly every line of the cache.
+
 The L2 penalty shrinks every weight at every step, also those that are not touched. So the matrices
 hold the weights divided by a common factor, and a step multiplies that factor by 1 - 2 lr l2: exact
-but for rounding. `normalise` multiplies it in, once an epoch.
+but for rounding. `StepWeights.store` multiplies it in, once an epoch.
 """
 
 from typing import NamedTuple
@@ -18,6 +22,7 @@ import pytensor.tensor as pt
 from reinforce_dropout import bernoulli, blocks, costs
 from reinforce_dropout.algorithm import TrainingStep, network_cost, policy_updates, statistics
 from reinforce_dropout.alignment import aligned
+from reinforce_dropout.block_sparse import transposed
 from reinforce_dropout.network import ForwardPass
 from reinforce_dropout.submatrix import PutSubmatrix, Submatrix
 from reinforce_dropout.updates import sgd
@@ -25,45 +30,82 @@ from reinforce_dropout.updates import sgd
 _ONE = np.float32(1)
 
 
+class StepWeights:
+    """The weights of a network as the steps of an epoch read and change them.
+
+    Parameters
+    ----------
+    network : MaskedNetwork
+
+    Attributes
+    ----------
+    factor : shared () float32
+        What the matrices have to be multiplied by.
+    Wt : list of shared (n_units, n_in)
+        Of the hidden layers, then of the output.
+    """
+
+    def __init__(self, network):
+        self.network = network
+        self.factor = pytensor.shared(np.ones((), "float32"), name="factor")
+        self.Wt = transposed(network)
+
+    def load(self):
+        """Take the network's weights."""
+        for W, Wt in zip(self.network.weights, self.Wt, strict=True):
+            Wt.set_value(aligned(W.get_value(borrow=True).T), borrow=True)
+        self.factor.set_value(np.ones_like(self.factor.get_value()))
+
+    def store(self):
+        """Give the network its weights back, multiplied by the factor, which is 1 afterwards."""
+        for W, Wt in zip(self.network.weights, self.Wt, strict=True):
+            value = aligned(Wt.get_value(borrow=True).T)
+            value *= self.factor.get_value()
+            W.set_value(value, borrow=True)
+        self.load()
+
+
 class Part(NamedTuple):
     """The part of a layer that is in use.
 
     Attributes
     ----------
-    rows, columns : int64 tensor
+    inputs, units : int64 tensor
         Numbers of the units in use below and above.
-    V : tensor (len(rows), len(columns))
+    Vt : tensor (len(units), len(inputs))
         Their weights.
-    c : tensor (len(columns),)
+    c : tensor (len(units),)
         Their biases.
     """
 
-    rows: object
-    columns: object
-    V: object
+    inputs: object
+    units: object
+    Vt: object
     c: object
 
 
-def cut_out(layer, rows, columns, factor):
-    """Return the :class:`Part` of a layer, whose matrix holds its weights over `factor`."""
-    return Part(rows, columns, Submatrix()(layer.W, rows, columns, factor), layer.b[columns])
+def cut_out(layer, Wt, inputs, units, factor):
+    """Return the :class:`Part` of a layer, `Wt` its weights over `factor`, transposed."""
+    return Part(inputs, units, Submatrix()(Wt, units, inputs, factor), layer.b[units])
 
 
-def put_back(layer, part, V, c, factor):
-    """Return the updates of a layer that put V and c in the place of those of its part."""
-    W = PutSubmatrix()(layer.W, part.rows, part.columns, V, 1 / factor)
-    return [(layer.W, W), (layer.b, pt.set_subtensor(layer.b[part.columns], c))]
+def put_back(layer, Wt, part, Vt, c, factor):
+    """Return the updates of a layer that put Vt and c in the place of those of its part."""
+    return [
+        (Wt, PutSubmatrix()(Wt, part.units, part.inputs, Vt, 1 / factor)),
+        (layer.b, pt.set_subtensor(layer.b[part.units], c)),
+    ]
 
 
-def forward(network, x, factor, rng=None, mask=bernoulli.sample):
+def forward(network, weights, x, rng=None, mask=bernoulli.sample):
     """Propagate the one block `x` through the parts of the layers that are in use.
 
     Parameters
     ----------
     network : MaskedNetwork
+    weights : StepWeights
+        In the place of the network's own.
     x : tensor (m_b, n_in)
-    factor : scalar tensor
-        What the weight matrices have to be multiplied by.
     rng : random generator variable, optional
     mask : callable
         As for `MaskedNetwork.forward`, but with zeros and ones only.
@@ -77,25 +119,26 @@ def forward(network, x, factor, rng=None, mask=bernoulli.sample):
         Of the hidden layers, then of the output.
     """
     S, Z, decisions, U, parts = [], [], [], [], []
-    rows = pt.nonzero(pt.neq(x, 0).any(axis=0))[0]
-    s = Submatrix()(x, blocks.row_numbers(x), rows, _ONE)
-    for layer, policy, n_units in zip(
-        network.layers, network.policies, network.n_units, strict=True
+    inputs = pt.nonzero(pt.neq(x, 0).any(axis=0))[0]
+    s = Submatrix()(x, blocks.row_numbers(x), inputs, _ONE)
+    for layer, policy, Wt, n_units in zip(
+        network.layers, network.policies, weights.Wt[:-1], network.n_units, strict=True
     ):
         in_use = blocks.block_state(s, None, network.block_state)
-        state = pt.zeros((1, layer.W.shape[0]), dtype=s.dtype)
-        z = policy.logits(PutSubmatrix()(state, [0], rows, in_use, _ONE))
+        state = pt.zeros((1, Wt.shape[1]), dtype=s.dtype)
+        z = policy.logits(PutSubmatrix()(state, [0], inputs, in_use, _ONE))
         u, rng = mask(z, rng)
         U.append(blocks.expand_units(u, n_units, network.units_per_block))
-        part = cut_out(layer, rows, pt.nonzero(U[-1][0])[0], factor)
+        part = cut_out(layer, Wt, inputs, pt.nonzero(U[-1][0])[0], weights.factor)
         S.append(s)
-        s = layer.activation(s @ part.V + part.c)
-        rows = part.columns
+        s = layer.activation(s @ part.Vt.T + part.c)
+        inputs = part.units
         Z.append(z)
         decisions.append(u)
         parts.append(part)
-    parts.append(cut_out(network.output, rows, pt.arange(network.output.b.shape[0]), factor))
-    logits = s @ parts[-1].V + parts[-1].c
+    everything = pt.arange(network.output.b.shape[0])
+    parts.append(cut_out(network.output, weights.Wt[-1], inputs, everything, weights.factor))
+    logits = s @ parts[-1].Vt.T + parts[-1].c
     return ForwardPass(S, Z, decisions, U, logits, rng), parts
 
 
@@ -117,31 +160,21 @@ def training_step(network, x, y, experiment, rng=None, mask=bernoulli.sample):
     Returns
     -------
     TrainingStep
-        The same as `algorithm.training_step` gives, but for rounding and the ``factor``.
+        The same as `algorithm.training_step` gives, but for rounding and the ``weights``.
     """
-    factor = pytensor.shared(np.ones((), "float32"), name="factor")
-    passed, parts = forward(network, x, factor, rng, mask)
+    weights = StepWeights(network)
+    passed, parts = forward(network, weights, x, rng, mask)
     nll = costs.nll(passed.logits, y)
     updates, averages = policy_updates(network, passed, nll, experiment)
 
-    cost = network_cost(nll, [part.V for part in parts], experiment)
-    params = [p for part in parts for p in (part.V, part.c)]
+    cost = network_cost(nll, [part.Vt for part in parts], experiment)
+    params = [p for part in parts for p in (part.Vt, part.c)]
     new = [p for _, p in sgd(params, pytensor.grad(cost, params), experiment.learning_rate)]
-    shrunk = factor * np.float32(1 - 2 * experiment.learning_rate * experiment.l2)
-    updates.append((factor, shrunk))
+    shrunk = weights.factor * np.float32(1 - 2 * experiment.learning_rate * experiment.l2)
+    updates.append((weights.factor, shrunk))
     layers = [*network.layers, network.output]
-    for layer, part, V, c in zip(layers, parts, new[::2], new[1::2], strict=True):
-        updates += put_back(layer, part, V, c, shrunk)
+    for layer, Wt, part, Vt, c in zip(layers, weights.Wt, parts, new[::2], new[1::2], strict=True):
+        updates += put_back(layer, Wt, part, Vt, c, shrunk)
     if passed.rng is not rng:
         updates.append((rng, passed.rng))
-    return TrainingStep(statistics(nll, passed), updates, averages, factor)
-
-
-def normalise(network, factor):
-    """Multiply the factor into the weight matrices: a copy of each, so once an epoch is enough."""
-    value = factor.get_value()
-    for W in network.weights:
-        normalised = aligned(W.get_value(borrow=True))
-        normalised *= value
-        W.set_value(normalised, borrow=True)
-    factor.set_value(np.ones_like(value))
+    return TrainingStep(statistics(nll, passed), updates, averages, weights)

@@ -42,7 +42,7 @@ class Trainer:
         x, y = pt.fmatrix("x"), pt.ivector("y")
         build = algorithm if execution == "dense" else block_training
         step = build.training_step(self.network, x, y, experiment, self.rng)
-        self.averages, self.factor = step.averages, step.factor
+        self.averages, self.weights = step.averages, step.weights
         self.step = backends.function(
             [x, y], step.statistics, updates=step.updates, mode=mode, trust_input=True
         )
@@ -75,8 +75,8 @@ class Trainer:
             if not np.isfinite(statistics).all():
                 raise DivergenceError(f"the loss is not finite at mini-batch {k} of epoch")
             on_update()
-        if self.factor is not None:
-            block_training.normalise(self.network, self.factor)
+        if self.weights is not None:
+            self.weights.store()
         if not all(np.isfinite(value).all() for value in self.state().values()):
             raise DivergenceError(f"a parameter is not finite after mini-batch {k} of epoch")
         return total / len(labels)
@@ -102,7 +102,7 @@ class Trainer:
         self.network.set_values(state)
         for variable in self.averages:
             variable.set_value(state[variable.name])
-        if self.factor is not None:
-            self.factor.set_value(np.ones_like(self.factor.get_value()))
+        if self.weights is not None:
+            self.weights.load()
         self.order.bit_generator.state = generator_states["order"]
         backends.set_generator_state(self.step, self.rng, generator_states["masks"])

@@ -51,9 +51,9 @@ def test_steps_and_shrinking_are_those_of_the_dense_step(fields, mode):
     sparse, step, sparse_function = compiled(block_training, experiment, MODES[mode]())
     for x, y in batches(6):
         np.testing.assert_allclose(sparse_function(x, y), dense_function(x, y), rtol=2e-4)
-    assert step.factor.get_value() == pytest.approx((1 - 2 * 0.1 * 0.05) ** 6, rel=1e-6)
-    block_training.normalise(sparse, step.factor)
-    assert step.factor.get_value() == 1
+    assert step.weights.factor.get_value() == pytest.approx((1 - 2 * 0.1 * 0.05) ** 6, rel=1e-6)
+    step.weights.store()
+    assert step.weights.factor.get_value() == 1
     for name, value in dense.values().items():
         np.testing.assert_allclose(sparse.values()[name], value, rtol=1e-4, atol=3e-6, err_msg=name)
 
@@ -70,8 +70,8 @@ def test_all_units_or_none_take_part(kept):
         net, step, function = compiled(build, experiment, native.mode(), mask)
         for x, y in batches(2):
             function(x, y)
-        if step.factor is not None:
-            block_training.normalise(net, step.factor)
+        if step.weights is not None:
+            step.weights.store()
         results.append(net.values())
     for name, value in results[0].items():
         np.testing.assert_allclose(results[1][name], value, rtol=1e-4, atol=3e-6, err_msg=name)
@@ -85,14 +85,16 @@ def test_weights_of_dropped_units_are_not_read():
     def mask(z, rng):
         return pt.constant(next(drawn).astype("float32")[None]), rng
 
-    net, _, function = compiled(block_training, experiment, native.mode(), mask)
+    net, step, function = compiled(block_training, experiment, native.mode(), mask)
     W_1, W_2, W_out = (W.get_value() for W in net.weights)
     W_1[:, np.arange(12) % 3 > 0] = W_2[np.arange(12) % 3 > 0] = np.nan
     W_2[:, np.arange(9) % 2 > 0] = W_out[np.arange(9) % 2 > 0] = np.nan
     for W, value in zip(net.weights, (W_1, W_2, W_out), strict=True):
         W.set_value(value)
+    step.weights.load()
     for x, y in batches(2):
         assert np.isfinite(function(x, y)).all()
+    step.weights.store()
     for W, value in zip(net.weights, (W_1, W_2, W_out), strict=True):
         np.testing.assert_array_equal(np.isnan(W.get_value()), np.isnan(value))
 
