@@ -12,13 +12,19 @@ from scipy import special
 from reinforce_dropout import backends, native, network, threads
 from reinforce_dropout.algorithm import training_step
 from reinforce_dropout.experiment import Experiment
-from reinforce_dropout.native import elementwise, kernels
+from reinforce_dropout.native import elementwise
 from reinforce_dropout.native.elementwise import Elementwise
+from reinforce_dropout.native.forward_products import products
 from reinforce_dropout.native.products import (
     MaskedProductTransposed,
     Products,
     ProductTransposed,
     RankUpdates,
+)
+from reinforce_dropout.native.rank_updates import rank_updates
+from reinforce_dropout.native.transposed_products import (
+    masked_product_transposed,
+    product_transposed,
 )
 
 # Rows, inputs, outputs: single elements, odd sizes, whole vectors, narrow and wide.
@@ -55,7 +61,7 @@ def second_operands(n_in, n_columns, dtype):
 def test_products_equal_numpys(shape, n_Z, dtype, density):
     s, _, W = operands(*shape, dtype, density)
     Z = second_operands(shape[1], n_Z, dtype)
-    s_W, s_Z = kernels.products(s, W, Z)
+    s_W, s_Z = products(s, W, Z)
     assert_close(s_W, s @ W)
     assert s_Z.shape == (shape[0], n_Z)
     if n_Z:
@@ -67,9 +73,9 @@ def test_products_equal_numpys(shape, n_Z, dtype, density):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_transposed_products_equal_numpys(shape, dtype, density):
     s, g, W = operands(*shape, dtype, density)
-    assert_close(kernels.product_transposed(g, W), g @ W.T)
+    assert_close(product_transposed(g, W), g @ W.T)
     u = (s != 0).astype(dtype)
-    assert_close(kernels.masked_product_transposed(g, W, u) * u, (g @ W.T) * u)
+    assert_close(masked_product_transposed(g, W, u) * u, (g @ W.T) * u)
 
 
 @pytest.mark.parametrize("beta", [1, 0.75])
@@ -82,7 +88,7 @@ def test_rank_updates_equal_numpys(shape, n_Z, dtype, density, beta):
     Z, h = second_operands(shape[1], n_Z, dtype), second_operands(shape[0], n_Z, dtype)
     beta, beta_Z = np.asarray([beta, 0.5], dtype)
     expected = beta * W + s.T @ g, beta_Z * Z + s.T @ h
-    kernels.rank_updates(s, W, g, beta, Z, h, beta_Z)
+    rank_updates(s, W, g, beta, Z, h, beta_Z)
     assert_close(W, expected[0])
     if n_Z:
         assert_close(Z, expected[1])
@@ -95,7 +101,7 @@ def test_products_touch_nothing_beyond_their_operands():
     inside = buffer[32 : 32 + W.size].reshape(W.shape)
     inside[...] = W
     half = np.float32(0.5)
-    kernels.rank_updates(s, inside, g, half, W, g, half)
+    rank_updates(s, inside, g, half, W, g, half)
     assert (buffer[:32] == 7).all() and (buffer[-32:] == 7).all()
 
 
@@ -106,7 +112,7 @@ def test_zeros_are_skipped_but_for_many_rows_without_a_policy(n_rows, n_Z, skips
     s, _, W = operands(n_rows, 50, 45, "float32")
     s[:, 7] = 0
     W[7] = np.inf  # 0 * inf would be NaN
-    s_W, _ = kernels.products(s, W, second_operands(50, n_Z, "float32"))
+    s_W, _ = products(s, W, second_operands(50, n_Z, "float32"))
     assert np.isfinite(s_W).all() == skips
     assert np.isnan(s_W).all() != skips
 
@@ -115,13 +121,13 @@ def test_zeros_are_skipped_but_for_many_rows_without_a_policy(n_rows, n_Z, skips
 def test_nan_in_comes_out_as_nan(n_out):
     s, g, W = operands(20, 50, n_out, "float32")
     s[3, 7] = g[5, 2] = np.nan
-    s_W, s_V = kernels.products(s, W, W.copy())
+    s_W, s_V = products(s, W, W.copy())
     assert np.isnan(s_W[3]).all() and np.isnan(s_V[3]).all()
-    assert np.isnan(kernels.product_transposed(g, W)[5]).all()
-    masked = kernels.masked_product_transposed(g, W, s)
+    assert np.isnan(product_transposed(g, W)[5]).all()
+    masked = masked_product_transposed(g, W, s)
     assert np.isnan(masked[5, s[5] != 0]).all()
     one, V = np.float32(1), W.copy()
-    kernels.rank_updates(s, W, g, one, V, g, one)
+    rank_updates(s, W, g, one, V, g, one)
     for updated in (W, V):
         assert np.isnan(updated[7]).all()
         assert np.isnan(updated[s[5] != 0, 2]).all()
@@ -357,11 +363,11 @@ def test_threads_make_no_difference_to_a_bit(n_threads, n_rows, density):
     for n in (1, n_threads):
         with threads.limited(n):
             V, Z = W.copy(), W.copy()
-            kernels.rank_updates(s, V, g, np.float32(0.75), Z, g, np.float32(1))
+            rank_updates(s, V, g, np.float32(0.75), Z, g, np.float32(1))
             transposed = [
-                kernels.product_transposed(g, W),
-                kernels.masked_product_transposed(g, W, s),
+                product_transposed(g, W),
+                masked_product_transposed(g, W, s),
             ]
-            results.append([*kernels.products(s, W, Z), *transposed, V, Z])
+            results.append([*products(s, W, Z), *transposed, V, Z])
     for one, several in zip(*results, strict=True):
         np.testing.assert_array_equal(one, several)

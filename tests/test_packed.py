@@ -12,6 +12,7 @@ from reference import AS_WRITTEN, compiled
 
 from reinforce_dropout import native, threads
 from reinforce_dropout.native import packed as kernels
+from reinforce_dropout.native import packed_product as product_kernels
 from reinforce_dropout.native.block_logits import block_logits
 from reinforce_dropout.packed import (
     BlockLogits,
@@ -111,7 +112,7 @@ def by_kernels(case):
     size, width, n = case.size, padded_width(case.size), case.n_rows
     s, below, Wt, b, above, Z, o = case.operands()
     packed = kernels.pack(s, below, size, width)
-    product = kernels.packed_product(packed, below, Wt, b, above, width)
+    product = product_kernels.packed_product(packed, below, Wt, b, above, width)
     return (
         packed,
         block_logits(packed, below, n, Z, o, size, width),
@@ -231,12 +232,16 @@ def test_kernels_write_nothing_beyond_their_results(size):
 
     shape = (case.n_blocks, case.above.sum(axis=1).max(), width)
     buffer, out = guarded(shape)
-    kernels._product_blocks(packed, case.below, case.Wt, case.b, case.above, out)
+    product_kernels._product_blocks(packed, case.below, case.Wt, case.b, case.above, out)
     assert (buffer[:64] == 7).all() and (buffer[-64:] == 7).all() and (out != 7).all()
-    buffer, out = guarded(packed.shape)
-    kernels._pack_share(0, 1, case.s, size, False, case.below, out)
-    np.testing.assert_array_equal(out, packed)
+    s = np.where(case.below[case.block], case.s, 0).astype("float32")
+    buffer, out = guarded((case.n_blocks, s.shape[1], width))
+    active = np.empty_like(case.below)
+    kernels._pack_share(0, 1, s, size, active, out)
     assert (buffer[:64] == 7).all() and (buffer[-64:] == 7).all()
+    for block, own, units in zip(out, packed, case.below, strict=True):
+        np.testing.assert_array_equal(block[: units.sum()], own[: units.sum()])
+        assert (block[units.sum() :] == 7).all()
 
 
 def ops(size, below, above, n_rows):
@@ -340,7 +345,7 @@ def test_packed_activations_of_another_mask_are_refused():
         ),
         lambda p: kernels.unpack(p, active, 7, size, width),
         lambda p: block_logits(p, active, 7, Z, o, size, width),
-        lambda p: kernels.packed_product(p, active, Wt, b, above, width),
+        lambda p: product_kernels.packed_product(p, active, Wt, b, above, width),
     ]
     for call in calls:
         call(np.ones((2, 6, width), "float32"))

@@ -1,10 +1,10 @@
 """A faster compilation mode: the same graphs, better machine code.
 
-Ops (:mod:`.products`) with Numba kernels (:mod:`.kernels`) replace the matrix products of a
-training step, and rewrites (:mod:`.rewrites`) put them there when the graph is compiled with
-:func:`mode`. :mod:`.uniforms` draws the masks; :mod:`.packed`, :mod:`.block_logits` and
-:mod:`.submatrix` compile the Ops of block dropout.  Importing this package leaves PyTensor's own
-modes as they are.
+Ops (:mod:`.products`) with Numba kernels (:mod:`.forward_products`, :mod:`.transposed_products`,
+:mod:`.rank_updates`) replace the matrix products of a training step, and rewrites
+(:mod:`.rewrites`) put them there when the graph is compiled with :func:`mode`. :mod:`.uniforms`
+draws the masks; :mod:`.packed`, :mod:`.packed_product`, :mod:`.block_logits` and :mod:`.submatrix`
+compile the Ops of block dropout.  Importing this package leaves PyTensor's own modes as they are.
 """
 
 from pytensor.compile.mode import Mode, get_mode
@@ -12,6 +12,7 @@ from pytensor.compile.mode import Mode, get_mode
 from reinforce_dropout.native import (  # noqa: F401 - register their kernels
     block_logits,
     packed,
+    packed_product,
     submatrix,
 )
 from reinforce_dropout.native.rewrites import TAG

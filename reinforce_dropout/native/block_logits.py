@@ -1,7 +1,7 @@
 """Numba kernel for `packed.BlockLogits`: the logits of a policy for blocks of instances.
 
 First the threads share the blocks and list the means of the units in use, then they share the
-panels of Z and add up the rows that the lists call for, as `kernels` does for mini-batches.
+panels of Z and add up the rows that the lists call for, as in `forward_products`.
 """
 
 import numba
@@ -14,7 +14,7 @@ from pytensor.link.numba.dispatch.basic import (
 from reinforce_dropout import packed as ops
 from reinforce_dropout.native.aligned_rows import aligned_rows, copy_rows
 from reinforce_dropout.native.digest import VERSION
-from reinforce_dropout.native.kernels import BLOCK, add_listed, serves_many
+from reinforce_dropout.native.forward_products import BLOCK, add_listed, serves_many
 from reinforce_dropout.native.packed import (
     COPY,
     capacity_of,
@@ -41,7 +41,10 @@ def _sum(row):
 
 @numba.njit
 def _list_blocks(first, last, packed, active, n_rows, size, columns, factors, firsts):
-    """List the units in use and their means for blocks `first` to `last`, `BLOCK` by `BLOCK`."""
+    """List the units in use and their means for blocks `first` to `last`.
+
+    ``firsts[k, block]`` tells where in the lists the units from ``k * BLOCK`` on begin.
+    """
     for block in range(first, last):
         numbers = numbers_in_use(active[block])
         count = min(size, n_rows - block * size)
@@ -67,7 +70,7 @@ def _panel_logits(first, last, z, Z, o, columns, factors, firsts, far):
     """Compute the columns of z that panels `first` to `last` make."""
     width = Z.shape[2]
     for panel in range(first, last):
-        start, stop = panel * width, min(o.size, (panel + 1) * width)
+        start, stop = min(o.size, panel * width), min(o.size, (panel + 1) * width)
         own = aligned_rows(z.shape[0], stop - start, z)
         for block in range(z.shape[0]):
             row = own[block]

@@ -11,7 +11,19 @@ from reinforce_dropout.native.vectors import (
     non_zero_bits,
 )
 
-__all__ = ["count_by_column", "count_non_zeros", "non_zeros_by_block", "non_zeros_by_column"]
+__all__ = [
+    "DENSE",
+    "FEW_COLUMNS",
+    "count_by_column",
+    "count_non_zeros",
+    "non_zeros_by_block",
+    "non_zeros_by_column",
+]
+
+#: A list pays for products with at least so many columns,
+FEW_COLUMNS = 32
+#: and up to this density; else it is faster to compute everything.
+DENSE = 0.6
 
 
 @numba.njit

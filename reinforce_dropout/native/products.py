@@ -13,8 +13,13 @@ from pytensor.link.numba.dispatch.basic import (
 )
 from pytensor.tensor.type import tensor
 
-from reinforce_dropout.native import kernels
 from reinforce_dropout.native.digest import VERSION
+from reinforce_dropout.native.forward_products import products
+from reinforce_dropout.native.rank_updates import rank_updates
+from reinforce_dropout.native.transposed_products import (
+    masked_product_transposed,
+    product_transposed,
+)
 
 __all__ = ["MaskedProductTransposed", "ProductTransposed", "Products", "RankUpdates"]
 
@@ -125,23 +130,23 @@ class RankUpdates(Op):
 @register_funcify_default_op_cache_key(Products)
 def _numba_products(op, node, **kwargs):
     if len(node.outputs) == 2:
-        return kernels.products, VERSION
+        return products, VERSION
 
     @numba_njit
     def native_product(s, W):
-        return kernels.products(s, W, np.empty((W.shape[0], 0), W.dtype))[0]
+        return products(s, W, np.empty((W.shape[0], 0), W.dtype))[0]
 
     return native_product, VERSION
 
 
 @register_funcify_default_op_cache_key(ProductTransposed)
 def _numba_product_transposed(op, node, **kwargs):
-    return kernels.product_transposed, VERSION
+    return product_transposed, VERSION
 
 
 @register_funcify_default_op_cache_key(MaskedProductTransposed)
 def _numba_masked_product_transposed(op, node, **kwargs):
-    return kernels.masked_product_transposed, VERSION
+    return masked_product_transposed, VERSION
 
 
 @register_funcify_default_op_cache_key(RankUpdates)
@@ -158,7 +163,7 @@ def _numba_rank_updates(op, node, **kwargs):
         def native_rank_update(s, W, g, beta):
             W = own(W)
             no_Z, no_g = np.empty((W.shape[0], 0), W.dtype), np.empty((s.shape[0], 0), W.dtype)
-            kernels.rank_updates(s, W, g, beta.item(), no_Z, no_g, beta.item())
+            rank_updates(s, W, g, beta.item(), no_Z, no_g, beta.item())
             return W
 
         return native_rank_update, VERSION
@@ -166,7 +171,7 @@ def _numba_rank_updates(op, node, **kwargs):
     @numba_njit
     def native_rank_updates(s, W, g_W, beta_W, Z, g_Z, beta_Z):
         W, Z = own(W), own(Z)
-        kernels.rank_updates(s, W, g_W, beta_W.item(), Z, g_Z, beta_Z.item())
+        rank_updates(s, W, g_W, beta_W.item(), Z, g_Z, beta_Z.item())
         return W, Z
 
     return native_rank_updates, VERSION
