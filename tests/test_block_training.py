@@ -6,7 +6,7 @@ import pytensor.tensor as pt
 import pytest
 from pytensor.compile.mode import get_mode
 
-from reinforce_dropout import algorithm, block_training, native, network
+from reinforce_dropout import algorithm, block_training, native, network, threads
 from reinforce_dropout.errors import ExperimentError
 from reinforce_dropout.experiment import Experiment
 from reinforce_dropout.submatrix import PutSubmatrix, Submatrix
@@ -116,6 +116,22 @@ def test_parts_of_matrices_are_read_and_written(mode):
         expected[np.ix_(r, c)] = half * v
         np.testing.assert_array_equal(put, expected)
     np.testing.assert_array_equal(w, np.arange(35).reshape(5, 7))
+
+
+def test_threads_share_the_rows_of_large_parts():
+    w = np.random.default_rng(0).random((301, 400), "float32")
+    W, rows, columns = pt.fmatrix("W"), np.arange(0, 301, 2), np.arange(1, 400, 3)
+    part = Submatrix()(W, rows, columns, np.float32(1))
+    put = PutSubmatrix()(W, rows, columns, -part, np.float32(2))
+    function = pytensor.function([W], [part, put], mode=native.mode())
+    place = np.ix_(rows, columns)
+    expected = w.copy()
+    expected[place] *= -2
+    for n_threads in (1, 2, 3):
+        with threads.limited(n_threads):
+            found = function(w)
+        np.testing.assert_array_equal(found[0], w[place])
+        np.testing.assert_array_equal(found[1], expected)
 
 
 def test_matrices_are_updated_in_place():
