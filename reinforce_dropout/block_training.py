@@ -59,10 +59,10 @@ class StepWeights:
     def store(self):
         """Give the network its weights back, multiplied by the factor, which is 1 afterwards."""
         for W, Wt in zip(self.network.weights, self.Wt, strict=True):
-            value = aligned(Wt.get_value(borrow=True).T)
+            value = Wt.get_value(borrow=True)
             value *= self.factor.get_value()
-            W.set_value(value, borrow=True)
-        self.load()
+            W.set_value(aligned(value.T), borrow=True)
+        self.factor.set_value(np.ones_like(self.factor.get_value()))
 
 
 class Part(NamedTuple):

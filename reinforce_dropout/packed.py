@@ -15,8 +15,8 @@ name        shape                                   what
 ``capacity`` is at least the largest number of units in use by a block, ``width`` the block's size
 rounded up to whole vectors. What lies beyond a block's own units and instances is never used.
 
-The Ops compute with NumPy here; under Numba, `native.packed` compiles them. They have no code for
-JAX. Numbers are float32 or float64, of one dtype in an Op.
+The Ops compute with NumPy here; under Numba, `native` compiles them. They have no code for JAX.
+Numbers are float32 or float64, of one dtype in an Op.
 """
 
 import numpy as np

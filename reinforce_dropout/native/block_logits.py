@@ -12,6 +12,7 @@ from pytensor.link.numba.dispatch.basic import (
 )
 
 from reinforce_dropout import packed as ops
+from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.native.aligned_rows import aligned_rows, copy_rows
 from reinforce_dropout.native.digest import VERSION
 from reinforce_dropout.native.forward_products import BLOCK, add_listed, serves_many
@@ -25,6 +26,7 @@ from reinforce_dropout.native.packed import (
     parts_for,
 )
 from reinforce_dropout.native.sharing import share, threads_for
+from reinforce_dropout.native.vectors import address, prefetch
 
 __all__ = ["block_logits"]
 
@@ -40,12 +42,12 @@ def _sum(row):
 
 
 @numba.njit
-def _list_blocks(first, last, packed, active, n_rows, size, columns, factors, firsts):
-    """List the units in use and their means for blocks `first` to `last`.
+def _list_share(part, n_parts, packed, active, n_rows, size, columns, factors, firsts):
+    """List the units in use and their means for a part of the blocks.
 
     ``firsts[k, block]`` tells where in the lists the units from ``k * BLOCK`` on begin.
     """
-    for block in range(first, last):
+    for block in range(*share(part, n_parts, active.shape[0], 1)):
         numbers = numbers_in_use(active[block])
         count = min(size, n_rows - block * size)
         for t in range(numbers.size):
@@ -59,17 +61,28 @@ def _list_blocks(first, last, packed, active, n_rows, size, columns, factors, fi
 
 @numba.njit(parallel=True)
 def _list_in_parallel(n_parts, packed, active, n_rows, size, columns, factors, firsts):
-    n = active.shape[0]
     for part in numba.prange(n_parts):
-        first, last = part * n // n_parts, (part + 1) * n // n_parts
-        _list_blocks(first, last, packed, active, n_rows, size, columns, factors, firsts)
+        _list_share(part, n_parts, packed, active, n_rows, size, columns, factors, firsts)
 
 
 @numba.njit
-def _panel_logits(first, last, z, Z, o, columns, factors, firsts, far):
-    """Compute the columns of z that panels `first` to `last` make."""
+def _fetch_listed(W, columns, firsts):
+    """Have the rows of W that are listed brought near, where they are too few to fetch all."""
+    for block in range(columns.shape[0]):
+        begin = block * columns.shape[1]
+        for t in range(firsts[-1, block] - begin):
+            at = address(W) + columns[block, t] * W.strides[0]
+            for line in range(0, W.strides[0], LINE_BYTES):
+                prefetch(at + line)
+
+
+@numba.njit
+def _logits_share(part, n_parts, z, Z, o, columns, factors, firsts, far):
+    """Compute the columns of z that a part of the panels make."""
     width = Z.shape[2]
-    for panel in range(first, last):
+    for panel in range(*share(part, n_parts, Z.shape[0], 1)):
+        if not far and panel + 1 < Z.shape[0]:
+            _fetch_listed(Z[panel + 1], columns, firsts)
         start, stop = min(o.size, panel * width), min(o.size, (panel + 1) * width)
         own = aligned_rows(z.shape[0], stop - start, z)
         for block in range(z.shape[0]):
@@ -83,8 +96,7 @@ def _panel_logits(first, last, z, Z, o, columns, factors, firsts, far):
 @numba.njit(parallel=True)
 def _logits_in_parallel(n_parts, z, Z, o, columns, factors, firsts, far):
     for part in numba.prange(n_parts):
-        first, last = share(part, n_parts, Z.shape[0], 1)
-        _panel_logits(first, last, z, Z, o, columns, factors, firsts, far)
+        _logits_share(part, n_parts, z, Z, o, columns, factors, firsts, far)
 
 
 @numba.njit
@@ -98,10 +110,16 @@ def block_logits(packed, active, n_rows, Z, o, size, width):
     factors = np.empty(packed.shape[:2], packed.dtype)
     firsts = np.empty(((n_in + BLOCK - 1) // BLOCK + 1, n_blocks), np.int64)
     n_parts = parts_for(COPY * packed.size, n_blocks)
-    _list_in_parallel(n_parts, packed, active, n_rows, size, columns, factors, firsts)
+    if n_parts == 1:
+        _list_share(0, 1, packed, active, n_rows, size, columns, factors, firsts)
+    else:
+        _list_in_parallel(n_parts, packed, active, n_rows, size, columns, factors, firsts)
     z, n_entries = np.empty((n_blocks, o.size), o.dtype), np.count_nonzero(active)
     n_parts, far = threads_for(n_entries * o.size), serves_many(n_entries, Z[0])
-    _logits_in_parallel(n_parts, z, Z, o, columns, factors, firsts, far)
+    if n_parts == 1:
+        _logits_share(0, 1, z, Z, o, columns, factors, firsts, far)
+    else:
+        _logits_in_parallel(n_parts, z, Z, o, columns, factors, firsts, far)
     return z
 
 

@@ -13,7 +13,7 @@ from pytensor.link.numba.dispatch.basic import (
 from reinforce_dropout import packed as ops
 from reinforce_dropout.native.block_simd import transpose_tile
 from reinforce_dropout.native.digest import VERSION
-from reinforce_dropout.native.sharing import threads_for
+from reinforce_dropout.native.sharing import share, threads_for
 from reinforce_dropout.native.vectors import VECTOR_BYTES, address
 
 __all__ = [
@@ -137,8 +137,8 @@ def pack(s, active, size, width):
 
 @numba.njit
 def _pack_share(part, n_parts, s, size, active, packed):
-    n, places = active.shape[0], _room_for_places(s)
-    for block in range(part * n // n_parts, (part + 1) * n // n_parts):
+    places = _room_for_places(s)
+    for block in range(*share(part, n_parts, active.shape[0], 1)):
         _find_in_use(s, block, size, active[block])
         _pack_block(s, block, size, active[block], places, packed[block])
 

@@ -25,6 +25,7 @@ from reinforce_dropout.native.packed import (
     list_in_use,
     parts_for,
 )
+from reinforce_dropout.native.sharing import share
 from reinforce_dropout.native.simd import DOT_ROWS
 from reinforce_dropout.native.vectors import VECTOR_BYTES, address
 
@@ -141,8 +142,7 @@ def _product_blocks(packed, below, Wt, b, above, out):
 
 @numba.njit
 def _product_share(part, n_parts, packed, below, Wt, b, above, out):
-    n = out.shape[0]
-    first, last = part * n // n_parts, (part + 1) * n // n_parts
+    first, last = share(part, n_parts, out.shape[0], 1)
     for block in range(first, last, _BLOCKS):
         own = slice(block, min(last, block + _BLOCKS))
         _product_blocks(packed[own], below[own], Wt, b, above[own], out[own])
