@@ -212,8 +212,7 @@ def show(file):
     attributes["versions"] = ", ".join(f"{k} {v}" for k, v in versions.items())
     for name, value in attributes.items():
         click.echo(f"    {name}: {value}")
-    n_epochs = len(record.curves["train_nll"])
-    for title, epoch in (("Last", n_epochs), ("Best", record.best_attributes["epoch"])):
+    for title, epoch in (("Last", record.n_epochs), ("Best", record.best_epoch)):
         click.echo(f"{title} epoch: {epoch}")
         for name, curve in record.curves.items():
             click.echo(f"    {name}: {' '.join(f'{v:.6g}' for v in curve[epoch - 1].flat)}")
@@ -230,7 +229,7 @@ def _summary(record):
     }[attributes["stopped_by"]]
     return (
         f"{attributes['experiment']['name']} (seed {attributes['seed']}) {ended} after epoch "
-        f"{len(record.curves['train_nll'])}; best epoch {best['epoch']}: "
+        f"{record.n_epochs}; best epoch {record.best_epoch}: "
         f"validation error {best['valid_error']:.2%}, test error {best['test_error']:.2%}."
     )
 
@@ -263,6 +262,6 @@ def figure1(files, out):
 @record_files
 def table(files):
     """Print the paper's figures beside those of the records FILE..., as Markdown."""
-    from reinforce_dropout import report
+    from reinforce_dropout import claims, report
 
-    click.echo(report.table(report.read_by_preset(files)), nl=False)
+    click.echo(claims.table({"recorded": report.read_by_preset(files)}), nl=False)

@@ -86,6 +86,16 @@ class Record:
     checkpoint: dict[str, np.ndarray] | None = None
     checkpoint_state: dict[str, Any] | None = None
 
+    @property
+    def n_epochs(self) -> int:
+        """Epochs that have ended."""
+        return len(self.curves.get("train_nll", ()))
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, from 1, of the lowest validation error."""
+        return int(self.best_attributes["epoch"])
+
 
 def write(path: str | os.PathLike, record: Record) -> None:
     """Write a record, or replace the one at `path` (or at what it links to), all or nothing.

@@ -1,9 +1,8 @@
-"""The figure and the table of results, drawn from records only: nothing here trains."""
+"""The figure, drawn from records only: nothing here trains. How results are written."""
 
 import io
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib.style
@@ -12,8 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from reinforce_dropout import records
 from reinforce_dropout.errors import RecordError, ReinforceDropoutError
-from reinforce_dropout.experiment import PRESETS, Experiment
-from reinforce_dropout.network import MASK_RULES
+from reinforce_dropout.experiment import PRESETS
 from reinforce_dropout.records import Record
 
 QUICK_NOTE = "quick run: a few epochs, not the paper's settings"
@@ -129,7 +127,7 @@ def figure1(policy_500: Record, policy_800_800: Record, quick: bool = False) -> 
             (b, "b", two, policy_800_800),
         ):
             title = f"({letter}) mean activation, {name} network"
-            _finish(axes, title, "active units (%)", f" (epoch {_best_epoch(record)})")
+            _finish(axes, title, "active units (%)", f" (epoch {record.best_epoch})")
         _finish(c, "(c) entropy of the policies", "entropy (nats per unit)")
         top = max(a.get_ylim()[1], b.get_ylim()[1])  # one scale, to compare the two networks
         a.set_ylim(0, top)
@@ -154,17 +152,13 @@ def _name(record):
     return "-".join(str(n) for n in record.attributes["experiment"]["n_units"])
 
 
-def _best_epoch(record):
-    return int(record.best_attributes["epoch"])
-
-
 def _plot(axes, record, curve, layer, label, style):
     """Draw one column of a curve against the epochs, and a diamond at the best one."""
     values = record.curves[curve][:, layer] * (100 if curve == "active_fraction" else 1)
     epochs = range(1, len(values) + 1)
     size = 3.5 if len(values) <= _FEW_EPOCHS else 0
     axes.plot(epochs, values, label=label, markersize=size, clip_on=False, **style)
-    best, color = _best_epoch(record), style["color"]
+    best, color = record.best_epoch, style["color"]
     axes.plot([best], [values[best - 1]], markeredgecolor=color, clip_on=False, **_BEST)
 
 
@@ -219,199 +213,3 @@ def write_whole(path: Path, contents: bytes) -> None:
         raise ReinforceDropoutError(
             f"cannot write {path} ({error.strerror or error}): make room or choose another place."
         ) from error
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One of the paper's statements, and how to measure it in a record.
-
-    Attributes
-    ----------
-    preset : str
-        Run that the statement is about.
-    what : str
-        What is measured, in words.
-    paper : str
-        The paper's number or words; "-" where it gives none.
-    values : callable
-        ``values(record) -> tuple of float``, in the order of `text`. Numbers apart from text, so
-        that runs with several seeds can be averaged.
-    text : str
-        Format of the values, with their unit.
-    """
-
-    preset: str
-    what: str
-    paper: str
-    values: Callable[[Record], tuple[float, ...]]
-    text: str
-
-    def measure(self, record: Record) -> str:
-        """Return our number as text, marked when the run has not ended."""
-        number = self.text.format(*self.values(record))
-        if record.attributes["status"] == "finished":
-            return number
-        return f"{number} (unfinished, epoch {_n_epochs(record)})"
-
-
-def _n_epochs(record):
-    return len(record.curves["train_nll"])
-
-
-def _test_error(record):
-    return (100 * record.best_attributes["test_error"],)
-
-
-def _test_error_by(rule):
-    column = list(MASK_RULES).index(rule)
-    return lambda record: (100 * record.curves["test_error"][_best_epoch(record) - 1, column],)
-
-
-def _first_and_best(curve, layer, scale=1):
-    """Return a function giving a curve's value in the first and in the best epoch."""
-
-    def values(record):
-        column = scale * record.curves[curve][:, layer]
-        return column[0], column[_best_epoch(record) - 1]
-
-    return values
-
-
-def _errors(preset, paper):
-    error = "{:.2f} %"
-    return (
-        Claim(preset, "test error", paper, _test_error, error),
-        Claim(preset, "test error, expected masks", "-", _test_error_by("expected"), error),
-        Claim(preset, "test error, thresholded masks", "-", _test_error_by("thresholded"), error),
-    )
-
-
-def _activation(preset, layer, where, paper):
-    values = _first_and_best("active_fraction", layer, 100)
-    return Claim(preset, f"active units{where}, first to best epoch", paper, values,
-                 "{:.1f} to {:.1f} %")  # fmt: skip
-
-
-def _entropy(preset, layer, which, paper):
-    values = _first_and_best("policy_entropy", layer)
-    return Claim(preset, f"entropy of the {which}, first to best epoch", paper, values,
-                 "{:.3f} to {:.3f} nats per unit")  # fmt: skip
-
-
-def _epochs(preset, paper):
-    return Claim(preset, "epochs to the best model", paper, lambda r: (_best_epoch(r),), "{:.0f}")
-
-
-_FASTER = "layer 1 increases much faster than layer 2"
-
-CLAIMS = (
-    Claim("baseline-500", "test error", "1.7 %", _test_error, "{:.2f} %"),
-    _epochs("baseline-500", "-"),
-    *_errors("policy-500", "2 %"),
-    _activation(
-        "policy-500", 0, "", "10-15 % before training, about 30 % at the lowest test error"
-    ),
-    _entropy("policy-500", 0, "policy", "-"),
-    _epochs("policy-500", "more than without policies"),
-    *_errors("policy-800-800", "-"),
-    _activation("policy-800-800", 0, " of layer 1", _FASTER),
-    _activation("policy-800-800", 1, " of layer 2", _FASTER),
-    _entropy("policy-800-800", 0, "first policy", "decreases"),
-    _entropy("policy-800-800", 1, "second policy", "-"),
-    _epochs("policy-800-800", "-"),
-)
-"""What section 4 says of the presets, in its order."""
-
-_LEGEND = (
-    "The best epoch is that of the lowest validation error, and test errors are those of its "
-    "model, by the run's evaluation rule where the claim names none (sampled masks in the paper's "
-    "presets). Active units and entropies are means over an epoch's training."
-)
-
-
-def table(
-    recorded: dict[str, Record],
-    this_run: dict[str, Record] | None = None,
-    quick: bool = False,
-    presets: tuple[str, ...] = tuple(PRESETS),
-) -> str:
-    """Set the paper's statements beside our numbers, in Markdown.
-
-    Parameters
-    ----------
-    recorded : dict from str to Record
-        The published runs by the name of their preset; those that are missing show "not run".
-    this_run : dict from str to Record, or None
-        The user's own runs; None leaves their column out.
-    quick : bool
-        Say that this run was a quick one.
-    presets : tuple of str
-        Whose statements to show.
-
-    Returns
-    -------
-    str
-        The table, and below it seed, length and every deviation from the preset of each run.
-    """
-    columns = {"recorded": recorded} | ({} if this_run is None else {"this run": this_run})
-    return comparison(columns, quick, presets)
-
-
-def comparison(
-    columns: dict[str, dict[str, Record]],
-    quick: bool = False,
-    presets: tuple[str, ...] = tuple(PRESETS),
-) -> str:
-    """Set the paper's statements beside several columns of runs, in Markdown.
-
-    Parameters
-    ----------
-    columns : dict from str to dict from str to Record
-        For each heading, runs by the name of their preset.
-    quick, presets
-        As for `table`.
-
-    Returns
-    -------
-    str
-        As from `table`.
-    """
-    rows = [["claim", "paper", *columns], ["---"] * (2 + len(columns))]
-    rows += [
-        [f"{claim.preset}: {claim.what}", claim.paper]
-        + [_cell(claim, runs.get(claim.preset)) for runs in columns.values()]
-        for claim in CLAIMS
-        if claim.preset in presets
-    ]
-    notes = [
-        f"- {column}, {preset}: {_describe(runs[preset], preset)}."
-        for column, runs in columns.items()
-        for preset in presets
-        if preset in runs
-    ]
-    parts = [f"**This is a {QUICK_NOTE}.**"] if quick else []
-    parts += ["\n".join(f"| {' | '.join(row)} |" for row in rows), _LEGEND]
-    parts += ["\n".join(notes)] if notes else []
-    return "\n\n".join(parts) + "\n"
-
-
-def _cell(claim, record):
-    return "not run" if record is None else claim.measure(record)
-
-
-def _describe(record, preset):
-    """Return seed, length and deviations of a run in words."""
-    attributes = record.attributes
-    ends = {"patience": ", ended by early stopping", "n_epochs": ", ended by n_epochs", "": ""}
-    text = f"seed {attributes['seed']}, {_n_epochs(record)} epochs{ends[attributes['stopped_by']]}"
-    if attributes["status"] != "finished":
-        text += ", unfinished"
-    differences = Experiment.from_dict(attributes["experiment"]).differences(PRESETS[preset])
-    deviations = [
-        f"{field} {ours} instead of {papers}"
-        for field, (ours, papers) in differences.items()
-        if field != "seed"  # named already, and no deviation
-    ]
-    if attributes["data"] != "mnist":
-        deviations.append(f"data {Path(attributes['data']).name} instead of mnist")
-    return "; ".join([text, *deviations])

@@ -36,7 +36,7 @@ def dense(block):
 
 def best_active(record):
     """Return the active fraction of each layer (L,) in the epoch of the lowest validation error."""
-    return record.curves["active_fraction"][record.best_attributes["epoch"] - 1]
+    return record.curves["active_fraction"][record.best_epoch - 1]
 
 
 def train_all(options):
@@ -80,13 +80,13 @@ def table(runs):
             fractions = best_active(run)
             by_layer = ", ".join(f"{100 * a:.1f}" for a in fractions)
             active = f"{100 * fractions.mean():.1f} % ({by_layer})"
-        best, epochs = run.best_attributes, str(len(run.curves["train_nll"]))
+        best, epochs = run.best_attributes, str(run.n_epochs)
         if run.attributes["status"] == "unfinished":
             epochs += " (unfinished)"
         widths = "-".join(map(str, run.attributes["experiment"]["n_units"]))
         rows.append(
             f"| {name} ({widths}) | {active} | {100 * best['valid_error']:.2f} % "
-            f"| {100 * best['test_error']:.2f} % | {best['epoch']} of {epochs} |"
+            f"| {100 * best['test_error']:.2f} % | {run.best_epoch} of {epochs} |"
         )
     return "\n".join(rows) + "\n"
 

@@ -95,6 +95,7 @@ def parse(arguments=None):
         help=f"at most, fewer where a pass takes long (default {TURNS})",
     )  # fmt: skip
     parser.add_argument("--root", type=Path, default=common.ROOT, help=argparse.SUPPRESS)
+    parser.set_defaults(seed=common.RECORDED_SEED)
     options = parser.parse_args(arguments)
     quick = options.quick
     options.nets = tuple(options.nets or (QUICK_NETS if quick else NETS))

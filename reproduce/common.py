@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from reinforce_dropout import report, training
+from reinforce_dropout import claims, report, training
 from reinforce_dropout.errors import ReinforceDropoutError
 from reinforce_dropout.experiment import PRESETS, preset
 
@@ -104,8 +104,9 @@ def folder(options, kind):
     kind : str
         "runs" or "figures".
     """
-    seed = getattr(options, "seed", RECORDED_SEED)  # what is timed has none
-    apart = ["quick"] * options.quick + [f"seed-{seed}"] * (seed != RECORDED_SEED)
+    apart = ["quick"] * options.quick
+    if options.seed != RECORDED_SEED:
+        apart.append(f"seed-{options.seed}")
     return options.root / kind / "-".join(apart)
 
 
@@ -114,15 +115,44 @@ def run_path(options, name):
     return folder(options, "runs") / f"{name}.hdf5"
 
 
+def results_folder(options):
+    """Return the folder of what has been recorded, which is part of the repository."""
+    return options.root / "reproduce" / "results"
+
+
 def results_path(options, name):
-    """Return the recorded run of a preset, which is part of the repository."""
-    return options.root / "reproduce" / "results" / f"{name}.hdf5"
+    """Return the recorded run of a preset."""
+    return results_folder(options) / f"{name}.hdf5"
 
 
 def read_results(options):
-    """Return those of the recorded runs that are there, by preset."""
-    paths = [results_path(options, name) for name in PRESETS]
-    return report.read_by_preset(path for path in paths if path.exists())
+    """Return those of the recorded runs that are there, by preset, for each seed."""
+    seeds = {RECORDED_SEED: [results_path(options, name) for name in PRESETS]}
+    for path in results_folder(options).glob("seed-*"):
+        seeds[int(path.name.removeprefix("seed-"))] = path.glob("*.hdf5")
+    return {
+        seed: report.read_by_preset(path for path in sorted(paths) if path.exists())
+        for seed, paths in sorted(seeds.items())
+    }
+
+
+def recorded_columns(seeds):
+    """Return the columns of a table that show the recorded runs, see `claims.table`.
+
+    Parameters
+    ----------
+    seeds : dict from int to dict from str to Record
+        As `read_results` returns them.
+    """
+    columns = {"recorded": seeds[RECORDED_SEED]}
+    if len(seeds) > 1:
+        heading = f"mean ± standard deviation of seeds {', '.join(map(str, seeds))}"
+        columns[heading] = {
+            name: [runs[name] for runs in seeds.values()]
+            for name in PRESETS
+            if all(name in runs for runs in seeds.values())
+        }
+    return columns
 
 
 def train(options, experiment, row=0, execution="dense", before_epoch=lambda: None):
@@ -174,8 +204,9 @@ def main_of_preset(doc, name):
     """Train one preset and print what the paper says of it beside our numbers; see `main`."""
 
     def action(options):
-        this_run = {name: train(options, preset(name))}
-        print(report.table(read_results(options), this_run, options.quick, (name,)), end="")
+        columns = recorded_columns(read_results(options))
+        columns["this run"] = {name: train(options, preset(name))}
+        print(claims.table(columns, options.quick, (name,)), end="")
 
     return main(doc, action, with_seed=True)
 

@@ -13,7 +13,7 @@ import block_speedup
 import common
 import training_speed
 
-from reinforce_dropout import records, report
+from reinforce_dropout import claims, records, report
 from reinforce_dropout.errors import RecordError
 from reinforce_dropout.experiment import PRESETS
 
@@ -33,10 +33,11 @@ def redraw(options):
                 f"{path} is missing: fetch it from the repository, or run reproduce/run_all.py "
                 f"and copy {common.run_path(options, name)} there."
             )
-    recorded = common.read_results(options)
+    seeds = common.read_results(options)
+    recorded = seeds[common.RECORDED_SEED]
     write_readings(options, recorded["policy-800-800"])
-    write_seeds(options, recorded)
-    common.write_report(options, recorded, report.table(recorded))
+    write_seeds(options, seeds)
+    common.write_report(options, recorded, claims.table(common.recorded_columns(seeds)))
     block_dropout.redraw(options)
     for script in (training_speed, block_speedup):
         path = common.results_path(options, script.__name__)
@@ -50,21 +51,18 @@ def write_readings(options, literal):
     path = common.results_path(options, f"comparison/{name}-total")
     if path.exists():
         readings = {"score": {name: literal}, "total": {name: records.read(path)}}
-        text = report.comparison(readings, presets=(name,))
+        text = claims.table(readings, presets=(name,))
         report.write_whole(options.root / "figures" / "kl_gradient.md", text.encode())
 
 
-def write_seeds(options, recorded):
-    """Compare the recorded runs with those of other seeds, and with a rerun by other kernels."""
-    results = options.root / "reproduce" / "results"
-    seeds = sorted(results.glob("seed-*"), key=lambda path: (len(path.name), path.name))
-    others = {
-        path.name.replace("-", " "): report.read_by_preset(sorted(path.glob("*.hdf5")))
-        for path in [results / "rerun", *seeds]
-        if path.exists()
-    }
-    if others:
-        text = report.comparison({f"seed {common.RECORDED_SEED}": recorded} | others)
+def write_seeds(options, seeds):
+    """Compare the recorded runs of all seeds, and a rerun of the first by other kernels."""
+    columns = {f"seed {seed}": runs for seed, runs in seeds.items()}
+    rerun = common.results_folder(options) / "rerun"
+    if rerun.exists():
+        columns["rerun"] = report.read_by_preset(sorted(rerun.glob("*.hdf5")))
+    if len(columns) > 1:
+        text = claims.table(columns)
         report.write_whole(options.root / "figures" / "seeds.md", text.encode())
 
 

@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 import common
 from tqdm import tqdm
 
-from reinforce_dropout import report, threads
+from reinforce_dropout import claims, threads
 from reinforce_dropout.errors import ReinforceDropoutError
 from reinforce_dropout.experiment import preset
 
@@ -37,8 +37,8 @@ def run_all(options):
         After all runs have been saved.
     """
     runs, failures = train_all(options, min(n_cores(), len(LONGEST_FIRST)))
-    table = report.table(common.read_results(options), runs, options.quick)
-    common.write_report(options, runs, table)
+    columns = common.recorded_columns(common.read_results(options)) | {"this run": runs}
+    common.write_report(options, runs, claims.table(columns, options.quick))
     if failures:
         raise ReinforceDropoutError("\n".join(failures))
 

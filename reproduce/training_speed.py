@@ -87,6 +87,7 @@ def parse(arguments=None):
         help=f"at most, fewer where steps take long (default {TURNS})",
     )  # fmt: skip
     parser.add_argument("--root", type=Path, default=common.ROOT, help=argparse.SUPPRESS)
+    parser.set_defaults(seed=common.RECORDED_SEED)
     options = parser.parse_args(arguments)
     options.nets = tuple(options.nets or (QUICK_NETS if options.quick else NETS))
     options.turns = options.turns or (QUICK_TURNS if options.quick else TURNS)

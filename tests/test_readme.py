@@ -1,13 +1,14 @@
 """What the README states of code and results is true."""
 
 import re
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from reinforce_dropout import datasets, experiment, records, report
+from reinforce_dropout import claims, datasets, experiment, records, report
 from reinforce_dropout.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +18,10 @@ RECORDED = [RESULTS / f"{name}.hdf5" for name in experiment.PRESETS]
 
 
 def test_table_is_that_of_the_recorded_runs():
-    table = report.table(report.read_by_preset(RECORDED))
+    seeds = runs_of_seeds()
+    heading = f"mean ± standard deviation of seeds {', '.join(map(str, seeds))}"
+    means = {name: [runs[name] for runs in seeds.values()] for name in experiment.PRESETS}
+    table = claims.table({"recorded": seeds[1], heading: means})
     assert (ROOT / "figures" / "table.md").read_text() == table
     assert table.rstrip() in README
 
@@ -28,7 +32,7 @@ def test_comparison_of_the_readings_is_that_of_the_recorded_runs():
     recorded = [experiment.Experiment.from_dict(r.attributes["experiment"]) for r in (score, total)]
     assert recorded[0].differences(recorded[1]) == {"kl_gradient": ("score", "total")}
     columns = {"score": {"policy-800-800": score}, "total": {"policy-800-800": total}}
-    table = report.comparison(columns, presets=("policy-800-800",))
+    table = claims.table(columns, presets=("policy-800-800",))
     assert (ROOT / "figures" / "kl_gradient.md").read_text() == table
     assert table.split("\n\n")[0] in README
 
@@ -45,37 +49,67 @@ def test_error_with_the_averaged_loss_is_that_of_the_recorded_run():
     assert f"{100 * error:.2f} % test error after {n_epochs} epochs" in README
 
 
-def runs_by_column():
-    """Runs of the presets as `figures.write_seeds` sets them side by side."""
-    seeds = [*sorted(RESULTS.glob("seed-?")), *sorted(RESULTS.glob("seed-??"))]
-    columns = {
-        path.name.replace("-", " "): path.glob("*.hdf5") for path in [RESULTS / "rerun", *seeds]
-    }
-    columns = {"seed 1": RECORDED} | columns
-    return {column: report.read_by_preset(paths) for column, paths in columns.items()}
+def runs_of_seeds():
+    """Recorded runs of the presets, by seed."""
+    folders = sorted(RESULTS.glob("seed-*"), key=lambda path: int(path.name.split("-")[1]))
+    others = {int(path.name.split("-")[1]): sorted(path.glob("*.hdf5")) for path in folders}
+    return {seed: report.read_by_preset(paths) for seed, paths in ({1: RECORDED} | others).items()}
+
+
+def rerun():
+    """Runs of the first seed by later kernels."""
+    return report.read_by_preset(sorted((RESULTS / "rerun").glob("*.hdf5")))
 
 
 def test_runs_side_by_side_are_of_the_same_settings():
-    columns = runs_by_column()
-    assert (ROOT / "figures" / "seeds.md").read_text() == report.comparison(columns)
+    columns = {f"seed {seed}": runs for seed, runs in runs_of_seeds().items()} | {"rerun": rerun()}
+    assert (ROOT / "figures" / "seeds.md").read_text() == claims.table(columns)
     for column, runs in columns.items():
         seed = 1 if column == "rerun" else int(column.removeprefix("seed "))
+        assert runs.keys() == experiment.PRESETS.keys()
         for name, record in runs.items():
             recorded = experiment.Experiment.from_dict(record.attributes["experiment"])
             assert recorded.differences(experiment.preset(name).replace(seed=seed)) == {}
+            assert record.attributes["status"] == "finished"
             assert re.fullmatch("[0-9a-f]{40}", record.attributes["git_commit"])
 
 
+def minutes(runs):
+    """Duration of one `make reproduce`, rounded."""
+    began = min(datetime.fromisoformat(record.attributes["started"]) for record in runs.values())
+    ended = max(datetime.fromisoformat(record.attributes["ended"]) for record in runs.values())
+    return round((ended - began).total_seconds() / 60)
+
+
+def test_durations_are_those_of_the_recorded_runs():
+    a, b, c = (minutes(runs_of_seeds()[seed]) for seed in (2, 3, 4))
+    assert f"{a}, {b} and {c} minutes with seeds 2, 3 and 4" in README.replace("\n", " ")
+
+
+def test_epochs_with_and_without_policies_are_those_of_the_recorded_runs():
+    seeds = runs_of_seeds()
+    quoted = ", ".join(
+        f"{seeds[seed]['policy-500'].best_epoch} and {seeds[seed]['baseline-500'].best_epoch} "
+        f"with seed {seed}"
+        for seed in (2, 3, 4)
+    )
+    assert quoted in README.replace("\n", " ")
+    best, plain = seeds[1]["policy-500"].best_epoch, seeds[1]["baseline-500"].best_epoch
+    assert f"With seed 1 it does not ({best} and {plain})" in README
+    ends = " and ".join(str(seeds[seed]["baseline-500"].n_epochs) for seed in (2, 3))
+    assert f"its patience ended after {ends} epochs" in README.replace("\n", " ")
+
+
 def test_rerun_is_quoted_as_it_was():
-    rerun = runs_by_column()["rerun"]
+    runs = rerun()
     for name in ("policy-500", "policy-800-800"):
-        best, curves = rerun[name].best_attributes, rerun[name].curves
-        fractions = curves["active_fraction"][best["epoch"] - 1]
+        best = runs[name].best_attributes
+        fractions = runs[name].curves["active_fraction"][best["epoch"] - 1]
         active = " and ".join(f"{100 * a:.1f}" for a in fractions)
         error, epoch = f"{100 * best['test_error']:.2f} %", best["epoch"]
         quoted = f"{error} test error at epoch {epoch}, with {active} % active"
         assert quoted in README.replace("\n", " ")
-        assert f"take the {len(curves['train_nll'])} epochs" in README.replace("\n", " ")
+        assert f"takes the {runs[name].n_epochs} epochs" in README.replace("\n", " ")
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_report import cells, make_record
+from test_claims import cells
+from test_report import make_record
 
-from reinforce_dropout import records, report
+from reinforce_dropout import claims, records, report
 from reinforce_dropout.experiment import PRESETS
 
 SCRIPTS = Path(__file__).parents[1] / "reproduce"
@@ -97,7 +98,7 @@ def test_run_all_trains_and_reports(trained):
             .differences(PRESETS[name].from_dict(record.attributes["experiment"]))
         )
         assert not differences
-    assert printed == report.table({}, runs, quick=True)
+    assert printed == claims.table({"recorded": {}, "this run": runs}, quick=True)
     figures = root / "figures" / "quick"
     assert (figures / "table.md").read_text() == printed
     assert {p.name for p in figures.iterdir()} == {"table.md", "figure1.png", "figure1.pdf"}
@@ -161,7 +162,8 @@ def test_figures_redraws_from_the_recorded_runs(recorded):
     assert written[0].keys() == {"table.md", "figure1.png", "figure1.pdf"}
     assert written[0] == written[1]
     assert written[0]["table.md"].decode() == processes[0].stdout
-    assert processes[0].stdout == report.table({name: make_record(name) for name in PRESETS})
+    runs = {name: make_record(name) for name in PRESETS}
+    assert processes[0].stdout == claims.table({"recorded": runs})
     with Image.open(recorded / "figures" / "figure1.png") as image:
         assert image.width == 2000
     assert not (recorded / "runs").exists()
@@ -169,19 +171,27 @@ def test_figures_redraws_from_the_recorded_runs(recorded):
 
 def test_figures_sets_seeds_side_by_side(recorded):
     results = recorded / "reproduce" / "results"
-    for folder, name in (("seed-2", "policy-500"), ("rerun", "baseline-500")):
+    for folder, name in (
+        ("seed-2", "policy-500"),
+        ("seed-10", "policy-500"),
+        ("rerun", "baseline-500"),
+    ):
         (results / folder).mkdir()
         (results / folder / f"{name}.hdf5").write_bytes((results / f"{name}.hdf5").read_bytes())
     process = script("figures.py", root=recorded)
     assert process.returncode == 0, process.stderr
     runs = {name: make_record(name) for name in PRESETS}
+    name = "policy-500"
     columns = {
         "seed 1": runs,
+        "seed 2": {name: runs[name]},
+        "seed 10": {name: runs[name]},
         "rerun": {"baseline-500": runs["baseline-500"]},
-        "seed 2": {"policy-500": runs["policy-500"]},
     }
-    assert (recorded / "figures" / "seeds.md").read_text() == report.comparison(columns)
-    assert "not run" in (recorded / "figures" / "seeds.md").read_text()
+    assert (recorded / "figures" / "seeds.md").read_text() == claims.table(columns)
+    heading = "mean ± standard deviation of seeds 1, 2, 10"
+    columns = {"recorded": runs, heading: {name: [runs[name]] * 3}}
+    assert process.stdout == claims.table(columns)
 
 
 @pytest.mark.parametrize("missing", PRESETS)
@@ -310,7 +320,7 @@ def test_a_failure_lets_the_others_go_on_and_is_told_at_the_end(tmp_path):
     assert err.splitlines()[-1] == "policy-800-800: the data is no good: mend it."
     assert "Traceback" not in err
     runs = {name: make_record(name) for name in ("policy-500", "baseline-500")}
-    assert out == report.table({}, runs)
+    assert out == claims.table({"recorded": {}, "this run": runs})
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["table.md"]
 
 

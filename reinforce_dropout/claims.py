@@ -1,0 +1,190 @@
+"""The paper's statements beside our numbers, in a table: from records only, nothing here trains."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from reinforce_dropout.experiment import PRESETS, Experiment
+from reinforce_dropout.network import MASK_RULES
+from reinforce_dropout.records import Record
+from reinforce_dropout.report import QUICK_NOTE
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One of the paper's statements, and how to measure it in a record.
+
+    Attributes
+    ----------
+    preset : str
+        Run that the statement is about.
+    what : str
+        What is measured, in words.
+    paper : str
+        The paper's number or words; "-" where it gives none.
+    values : callable
+        ``values(record) -> tuple of float``, in the order of `text`. Numbers apart from text, so
+        that runs with several seeds can be averaged.
+    text : str
+        Format of the values, with their unit.
+    """
+
+    preset: str
+    what: str
+    paper: str
+    values: Callable[[Record], tuple[float, ...]]
+    text: str
+
+    def measure(self, record: Record) -> str:
+        """Return our number as text, marked when the run has not ended."""
+        number = self.text.format(*self.values(record))
+        if record.attributes["status"] == "finished":
+            return number
+        return f"{number} (unfinished, epoch {record.n_epochs})"
+
+    def spread(self, runs: Sequence[Record]) -> str:
+        """Return mean ± standard deviation over several runs (of a sample: n - 1) as text."""
+        values = np.array([self.values(record) for record in runs])
+        both = np.stack([values.mean(axis=0), values.std(axis=0, ddof=1)], axis=1)
+        return re.sub("{.*?}", r"\g<0> ± \g<0>", self.text).format(*both.flat)
+
+
+def _test_error(record):
+    return (100 * record.best_attributes["test_error"],)
+
+
+def _test_error_by(rule):
+    column = list(MASK_RULES).index(rule)
+    return lambda record: (100 * record.curves["test_error"][record.best_epoch - 1, column],)
+
+
+def _first_and_best(curve, layer, scale=1):
+    """Return a function giving a curve's value in the first and in the best epoch."""
+
+    def values(record):
+        column = scale * record.curves[curve][:, layer]
+        return column[0], column[record.best_epoch - 1]
+
+    return values
+
+
+def _errors(preset, paper):
+    error = "{:.2f} %"
+    return (
+        Claim(preset, "test error", paper, _test_error, error),
+        Claim(preset, "test error, expected masks", "-", _test_error_by("expected"), error),
+        Claim(preset, "test error, thresholded masks", "-", _test_error_by("thresholded"), error),
+    )
+
+
+def _activation(preset, layer, where, paper):
+    values = _first_and_best("active_fraction", layer, 100)
+    return Claim(preset, f"active units{where}, first to best epoch", paper, values,
+                 "{:.1f} to {:.1f} %")  # fmt: skip
+
+
+def _entropy(preset, layer, which, paper):
+    values = _first_and_best("policy_entropy", layer)
+    return Claim(preset, f"entropy of the {which}, first to best epoch", paper, values,
+                 "{:.3f} to {:.3f} nats per unit")  # fmt: skip
+
+
+def _epochs(preset, paper):
+    return Claim(
+        preset, "epochs to the best model", paper, lambda record: (record.best_epoch,), "{:.0f}"
+    )
+
+
+_FASTER = "layer 1 increases much faster than layer 2"
+
+CLAIMS = (
+    Claim("baseline-500", "test error", "1.7 %", _test_error, "{:.2f} %"),
+    _epochs("baseline-500", "-"),
+    *_errors("policy-500", "2 %"),
+    _activation(
+        "policy-500", 0, "", "10-15 % before training, about 30 % at the lowest test error"
+    ),
+    _entropy("policy-500", 0, "policy", "-"),
+    _epochs("policy-500", "more than without policies"),
+    *_errors("policy-800-800", "-"),
+    _activation("policy-800-800", 0, " of layer 1", _FASTER),
+    _activation("policy-800-800", 1, " of layer 2", _FASTER),
+    _entropy("policy-800-800", 0, "first policy", "decreases"),
+    _entropy("policy-800-800", 1, "second policy", "-"),
+    _epochs("policy-800-800", "-"),
+)
+"""What section 4 says of the presets, in its order."""
+
+_LEGEND = (
+    "The best epoch is that of the lowest validation error, and test errors are those of its "
+    "model, by the run's evaluation rule where the claim names none (sampled masks in the paper's "
+    "presets). Active units and entropies are means over an epoch's training."
+)
+
+
+def table(
+    columns: dict[str, dict[str, Record | Sequence[Record]]],
+    quick: bool = False,
+    presets: tuple[str, ...] = tuple(PRESETS),
+) -> str:
+    """Set the paper's statements beside columns of our numbers, in Markdown.
+
+    Parameters
+    ----------
+    columns : dict from str to dict from str to Record or sequence of Record
+        For each heading, by the name of their preset, runs or, for mean ± standard deviation,
+        several runs of each; those that are missing show "not run".
+    quick : bool
+        Say that these are quick runs.
+    presets : tuple of str
+        Whose statements to show.
+
+    Returns
+    -------
+    str
+        The table, and below it seed, length and every deviation from the preset of each run.
+    """
+    rows = [["claim", "paper", *columns], ["---"] * (2 + len(columns))]
+    rows += [
+        [f"{claim.preset}: {claim.what}", claim.paper]
+        + [_cell(claim, runs.get(claim.preset)) for runs in columns.values()]
+        for claim in CLAIMS
+        if claim.preset in presets
+    ]
+    notes = [
+        f"- {column}, {preset}: {_describe(runs[preset], preset)}."
+        for column, runs in columns.items()
+        for preset in presets
+        if isinstance(runs.get(preset), Record)
+    ]
+    parts = [f"**This is a {QUICK_NOTE}.**"] if quick else []
+    parts += ["\n".join(f"| {' | '.join(row)} |" for row in rows), _LEGEND]
+    parts += ["\n".join(notes)] if notes else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(claim, found):
+    if found is None:
+        return "not run"
+    return claim.measure(found) if isinstance(found, Record) else claim.spread(found)
+
+
+def _describe(record, preset):
+    """Return seed, length and deviations of a run in words."""
+    attributes = record.attributes
+    ends = {"patience": ", ended by early stopping", "n_epochs": ", ended by n_epochs", "": ""}
+    text = f"seed {attributes['seed']}, {record.n_epochs} epochs{ends[attributes['stopped_by']]}"
+    if attributes["status"] != "finished":
+        text += ", unfinished"
+    differences = Experiment.from_dict(attributes["experiment"]).differences(PRESETS[preset])
+    deviations = [
+        f"{field} {ours} instead of {papers}"
+        for field, (ours, papers) in differences.items()
+        if field != "seed"  # named already, and no deviation
+    ]
+    if attributes["data"] != "mnist":
+        deviations.append(f"data {Path(attributes['data']).name} instead of mnist")
+    return "; ".join([text, *deviations])
