@@ -151,7 +151,10 @@ def compilation_mode(mode, instances_per_block):
     pytensor.compile.mode.Mode or str
     """
     if instances_per_block > 1 and isinstance(get_mode(mode).linker, JAXLinker):
-        mode = get_mode(mode).excluding("ShapeOpt", "local_replace_AdvancedSubtensor")
+        # The last, which reorders chains of products, brings back the inference it needs (3.3.7).
+        mode = get_mode(mode).excluding(
+            "ShapeOpt", "local_replace_AdvancedSubtensor", "reassociate_matmul_chain"
+        )
         return mode.register((dfs_rewriter(_length_of_vector), _BEFORE_FUSION))
     return mode
 

@@ -249,6 +249,18 @@ def test_two_updates_with_the_same_input_become_one():
     assert_close(W.get_value(), W_ - np.float32(0.2) * (s_.T @ g_))
 
 
+def test_an_update_of_an_update_is_not_joined_to_it():
+    """One node for both would need its own result, and PyTensor would sort the graph for ever."""
+    s_, g_, W_ = operands(20, 50, 45, "float32")
+    s, g, h, W = pt.fmatrices("s", "g", "h", "W")
+    once = W - np.float32(0.1) * pt.dot(s.T, g)
+    twice = once - np.float32(0.2) * pt.dot(s.T, h)
+    function = pytensor.function([s, g, h, W], [once, twice], mode=native.mode())
+    assert sum(isinstance(op, RankUpdates) for op in compiled_ops(function)) == 2
+    for rate, found in zip((0.1, 0.5), function(s_, g_, 2 * g_, W_), strict=True):
+        assert_close(found, W_ - np.float32(rate) * (s_.T @ g_))
+
+
 def test_other_sums_of_products_stay_right():
     """PyTensor's optimiser makes a Gemm of these too, but not one that updates a weight."""
     s_, g_, W_ = operands(20, 50, 45, "float32")

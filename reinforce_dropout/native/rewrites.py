@@ -7,6 +7,7 @@ no such Op and so never calls it.  Here it runs, and what it finds becomes a nat
 
 from pytensor.compile.mode import optdb
 from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
+from pytensor.graph.traversal import apply_depends_on
 from pytensor.scalar.basic import Cast, Mul, Tanh
 from pytensor.scalar.math import Sigmoid, Softplus
 from pytensor.tensor.blas import _dot22, gemm_no_inplace
@@ -79,7 +80,9 @@ def _partner(fgraph, node):
     for other, position in fgraph.clients[s]:
         if other.op == node.op and position == 0 and other is not node:
             if other.inputs[1].dtype == W.dtype and len(other.outputs) == 1:
-                return other
+                # Joined to what it needs itself, a node would wait for its own result.
+                if not (apply_depends_on(node, other) or apply_depends_on(other, node)):
+                    return other
     return None
 
 
