@@ -204,8 +204,8 @@ def main_of_preset(doc, name):
     """Train one preset and print what the paper says of it beside our numbers; see `main`."""
 
     def action(options):
-        columns = recorded_columns(read_results(options))
-        columns["this run"] = {name: train(options, preset(name))}
+        this_run = {name: train(options, preset(name))}
+        columns = recorded_columns(read_results(options)) | {"this run": this_run}
         print(claims.table(columns, options.quick, (name,)), end="")
 
     return main(doc, action, with_seed=True)
