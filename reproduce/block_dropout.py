@@ -3,7 +3,7 @@
 The paper times block dropout at 15 % of the units and reports no error rate. This trains, one after
 the other: the preset block-800-800; the same network with uniform block dropout, the rate being
 what the trained policy came to; and a plain network with as many units as were active then. It
-writes figures/block_dropout.md with their errors beside the per-instance policy's.
+writes runs/figures/block_dropout.md with their errors beside the per-instance policy's.
 
 All records go to runs/, and a run goes on where it was interrupted.
 """
@@ -48,7 +48,7 @@ def train_all(options):
     path = common.results_path(options, PER_INSTANCE)
     if path.exists():
         runs[PER_INSTANCE] = records.read(path)
-    write_table(runs, common.folder(options, "figures"))
+    write_table(runs, common.folder(options, "runs/figures"))
 
 
 def redraw(options):

@@ -102,7 +102,7 @@ def folder(options, kind):
     ----------
     options : argparse.Namespace
     kind : str
-        "runs" or "figures".
+        "runs" or "runs/figures". The folder ``figures`` is for what is drawn from recorded runs.
     """
     apart = ["quick"] * options.quick
     if options.seed != RECORDED_SEED:
@@ -228,7 +228,8 @@ def benchmark(options, name, measure, redraw):
     path = (run_path if options.quick else results_path)(options, name)
     if not options.redraw:
         measure(path)
-    print(redraw(path, folder(options, "figures")), end="")
+    figures = folder(options, "runs/figures") if options.quick else options.root / "figures"
+    print(redraw(path, figures), end="")
 
 
 def write_drawn(figures, name, table, figure):
@@ -238,8 +239,8 @@ def write_drawn(figures, name, table, figure):
     return table
 
 
-def write_report(options, runs, table):
-    """Write figure and table into the folder of figures, and print the table.
+def write_report(options, runs, table, figures):
+    """Write figure and table, and print the table.
 
     Parameters
     ----------
@@ -247,8 +248,9 @@ def write_report(options, runs, table):
     runs : dict from str to records.Record
         What the figure shows; it is left out unless both networks with policies are there.
     table : str
+    figures : Path
+        The folder to write into.
     """
-    figures = folder(options, "figures")
     written = [figures / "table.md"]
     report.write_whole(written[0], table.encode())
     if runs.keys() >= {"policy-500", "policy-800-800"}:

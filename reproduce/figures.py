@@ -37,7 +37,8 @@ def redraw(options):
     recorded = seeds[common.RECORDED_SEED]
     write_readings(options, recorded["policy-800-800"])
     write_seeds(options, seeds)
-    common.write_report(options, recorded, claims.table(common.recorded_columns(seeds)))
+    table = claims.table(common.recorded_columns(seeds))
+    common.write_report(options, recorded, table, options.root / "figures")
     block_dropout.redraw(options)
     for script in (training_speed, block_speedup):
         path = common.results_path(options, script.__name__)

@@ -2,7 +2,7 @@
 
 As many networks train at once as there are processor cores, which those that are still to be
 finished share; how many one has changes no bit of its results. Ctrl-C saves them all; the same
-command goes on from there, and trains nothing that is finished. Results go to figures/.
+command goes on from there, and trains nothing that is finished. Figure and table go to runs/figures/.
 """
 
 import contextlib
@@ -38,7 +38,8 @@ def run_all(options):
     """
     runs, failures = train_all(options, min(n_cores(), len(LONGEST_FIRST)))
     columns = common.recorded_columns(common.read_results(options)) | {"this run": runs}
-    common.write_report(options, runs, claims.table(columns, options.quick))
+    figures = common.folder(options, "runs/figures")
+    common.write_report(options, runs, claims.table(columns, options.quick), figures)
     if failures:
         raise ReinforceDropoutError("\n".join(failures))
 

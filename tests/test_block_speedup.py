@@ -302,7 +302,7 @@ def test_a_tiny_run_is_timed_and_redrawn_alike(tmp_path):
         assert found.given.shape == found.counted.shape == (2, 3)
         assert 1e-7 < found.dense.min() and found.dense.max() < 10
     assert results.attributes["command"].startswith("python reproduce/block_speedup.py --root")
-    figures = tmp_path / "figures" / "quick"
+    figures = tmp_path / "runs" / "figures" / "quick"
     before = {p.name: p.read_bytes() for p in figures.iterdir()}
     assert before["block_speedup.md"].decode() == timed.stdout and len(before) == 3
     again = script(tmp_path, "--quick", "--redraw")

@@ -99,7 +99,7 @@ def test_run_all_trains_and_reports(trained):
         )
         assert not differences
     assert printed == claims.table({"recorded": {}, "this run": runs}, quick=True)
-    figures = root / "figures" / "quick"
+    figures = root / "runs" / "figures" / "quick"
     assert (figures / "table.md").read_text() == printed
     assert {p.name for p in figures.iterdir()} == {"table.md", "figure1.png", "figure1.pdf"}
     report.save_figure(
@@ -272,7 +272,7 @@ def test_an_interrupt_saves_all_and_starts_nothing_more(tmp_path, whom, what):
     saved = {path.stem for path in tmp_path.glob("*.saved")}
     assert saved == beginnings(tmp_path).keys() == {"policy-800-800", "policy-500"}
     assert not any(alive(process_id) for _, _, process_id in beginnings(tmp_path).values())
-    assert not (tmp_path / "figures").exists()
+    assert not (tmp_path / "runs" / "figures").exists()
 
 
 def test_ctrl_c_saves_the_last_run_while_other_workers_are_idle(tmp_path):
@@ -321,7 +321,19 @@ def test_a_failure_lets_the_others_go_on_and_is_told_at_the_end(tmp_path):
     assert "Traceback" not in err
     runs = {name: make_record(name) for name in ("policy-500", "baseline-500")}
     assert out == claims.table({"recorded": {}, "this run": runs})
-    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["table.md"]
+    assert [path.name for path in (tmp_path / "runs" / "figures").iterdir()] == ["table.md"]
+
+
+def test_a_run_of_all_leaves_the_recorded_figures_alone(recorded):
+    assert script("figures.py", root=recorded).returncode == 0
+    before = {path: path.read_bytes() for path in (recorded / "figures").iterdir()}
+    process = begin(recorded)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert before == {path: path.read_bytes() for path in (recorded / "figures").iterdir()}
+    own = recorded / "runs" / "figures"
+    assert (own / "table.md").read_text() == out
+    assert {path.name for path in own.iterdir()} == {"table.md", "figure1.png", "figure1.pdf"}
 
 
 def test_a_killed_process_is_told_in_a_sentence(tmp_path):

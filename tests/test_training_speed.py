@@ -268,7 +268,7 @@ def test_missing_peers_are_left_out_with_a_word(timed):
 
 def test_redraw_times_nothing(timed):
     root, process = timed
-    figures = root / "figures" / "quick"
+    figures = root / "runs" / "figures" / "quick"
     before = {p.name: p.read_bytes() for p in figures.iterdir()}
     assert before["training_speed.md"].decode() == process.stdout
     recorded = (root / "runs" / "quick" / "training_speed.hdf5").read_bytes()
