@@ -28,6 +28,7 @@ IDX_PARTS = {
     "test_labels": ("t10k-labels", 1),
 }
 UNSIGNED_BYTE = 0x08
+PIECE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,21 +232,24 @@ def read_idx(path, n_dims):
     DataError
         If the file cannot be read, or is not exactly such an array with at least one element.
     """
-    return parse_idx(unpack(path), n_dims, path)
+    return parse_idx(unpack(path, n_dims), n_dims, path)
 
 
-def unpack(path):
+def unpack(path, n_dims):
     """Return a file's bytes, unpacked if its name ends in ``.gz``.
 
     Parameters
     ----------
     path : Path
         The file.
+    n_dims : int
+        The number of dimensions it must have.
 
     Returns
     -------
     bytes
-        All of it: reading as many bytes as the header claims would reserve memory on trust.
+        No more than its header announces and one, as a small file can unpack to a huge one. They
+        are read in pieces: to read as many at once would reserve memory on trust.
 
     Raises
     ------
@@ -255,7 +259,13 @@ def unpack(path):
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rb") as file:
-            return file.read()
+            pieces = [file.read(4 + 4 * n_dims)]
+            if pieces[0].startswith(bytes([0, 0, UNSIGNED_BYTE, n_dims])):
+                left = math.prod(_shape(pieces[0])) + 1
+                while left > 0 and (piece := file.read(min(left, PIECE_BYTES))):
+                    pieces.append(piece)
+                    left -= len(piece)
+            return b"".join(pieces)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
             f"{path} is not an intact gzip file ({error}): "
@@ -305,7 +315,7 @@ def parse_idx(contents, n_dims, path):
             "write images as (n, rows, columns) and labels as (n,)"
         )
     start = 4 + 4 * n_dims
-    shape = tuple(int.from_bytes(contents[at : at + 4], "big") for at in range(4, start, 4))
+    shape = _shape(contents[:start])
     excess = len(contents) - (start + math.prod(shape))
     if len(contents) < start or excess < 0:
         raise DataError(
@@ -318,10 +328,14 @@ def parse_idx(contents, n_dims, path):
         )
     if excess > 0:
         raise DataError(
-            f"{path} has {excess} bytes after the array of shape {shape} its header announces: "
+            f"{path} goes on after the array of shape {shape} its header announces: "
             "fetch or write it again"
         )
     return np.frombuffer(contents, np.uint8, offset=start).reshape(shape)
+
+
+def _shape(header):
+    return tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4))
 
 
 def digest(arrays):

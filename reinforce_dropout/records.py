@@ -1,7 +1,7 @@
 """A run's record: curves, best parameters, provenance and checkpoint in one HDF5 file.
 
-A record on disk is always whole: a new one is built in memory, written beside the old one, and
-renamed over it. Whoever reads meanwhile, or kills the writer, finds the old or the new record.
+A record on disk is always whole: a new one is built in memory, and replaces the old one at once
+(see `files`). Whoever reads meanwhile, or kills the writer, finds the old or the new record.
 
 The HDF5 user block, 512 bytes that HDF5 itself skips, holds two lines of text: the format and the
 SHA-256 of all that follows. It is checked first, as libhdf5 can crash on a damaged file.
@@ -17,18 +17,19 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import filelock
 import h5py
 import numpy as np
 
+from reinforce_dropout import files
 from reinforce_dropout.errors import RecordError
 
 _FORMAT = "reinforce-dropout record, version "
 _VERSION = 1
 _JSON = ("experiment", "versions")
+_OPTIONAL_JSON = ("resumed",)
 _ATTRIBUTES = (
     *_JSON, "seed", "status", "stopped_by", "data", "data_sha256", "backend", "command",
     "git_commit", "host_cpu", "n_threads", "started", "ended",
@@ -62,7 +63,9 @@ class Record:
         ``status`` ("unfinished" or "finished"), ``stopped_by`` ("patience", "n_epochs" or ""),
         ``data``, ``data_sha256``, ``backend``, ``command``, ``git_commit``, ``host_cpu`` (str),
         ``execution`` (str, "dense" where it is left out), ``n_threads`` (int), ``started``,
-        ``ended`` (ISO 8601 in UTC, "" while unfinished).
+        ``ended`` (ISO 8601 in UTC, "" while unfinished). Newer records have more facts of
+        `provenance.collect` and, where a run was continued, ``resumed`` (list of dict, see
+        `provenance.resume`).
     curves : dict from str to ndarray
         One row an epoch: ``train_nll`` (epochs,) in nats an example; ``valid_error`` and
         ``test_error`` as fractions, (epochs, 3) in the order sampled, expected, thresholded, or
@@ -108,20 +111,9 @@ def write(path: str | os.PathLike, record: Record) -> None:
         The disk is full, the folder is missing or may not be written in, or the like; the old
         record is untouched then.
     """
-    target = _target(path)
-    # One fixed name: what a killed writer left is overwritten by the next, never piled up.
-    temporary = target.parent / f".{target.name}.tmp"
     image = _encode(record)
     try:
-        try:
-            with open(temporary, "wb") as file:
-                file.write(image)
-                file.flush()
-                os.fsync(file.fileno())  # else a power cut could leave the new name on no data
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(target.parent)
+        files.replace(path, image)
     except OSError as error:
         raise _trouble("write", path, error) from error
 
@@ -157,7 +149,7 @@ def refuse_unwritable(path: str | os.PathLike) -> None:
         `path` is a folder or a device, a record that was made read-only, or lies in a folder
         that is missing or cannot be written in.
     """
-    target = _target(path)
+    target = files.real(path)
     try:
         folder_mode = target.parent.stat().st_mode
         if target.exists() and not target.is_file():
@@ -166,6 +158,8 @@ def refuse_unwritable(path: str | os.PathLike) -> None:
         # the mode is asked: who took all write permission away wants to keep the record.
         if target.exists() and target.stat().st_mode & 0o222 == 0:
             raise RecordError(f"{path} is read-only: name another file or run chmod u+w on it")
+        with contextlib.suppress(FileNotFoundError):
+            files.new_name(target).lstat()  # its name could be too long
     except OSError as error:
         raise _trouble("write", path, error) from error
     if not stat.S_ISDIR(folder_mode) or not os.access(target.parent, os.W_OK | os.X_OK):
@@ -184,7 +178,7 @@ def lock(path: str | os.PathLike) -> Iterator[None]:
         Somebody holds the lock, or `refuse_unwritable` refuses `path`.
     """
     refuse_unwritable(path)  # filelock would make a folder out of a mistyped name
-    target = _target(path)
+    target = files.real(path)
     # The lock file stays behind: once it was removed, a process that had opened it just before
     # could lock the removed file while a third one locks its successor. The soft lock that
     # filelock would fall back to is the mere existence of a file, which outlives kill -9.
@@ -200,6 +194,8 @@ def lock(path: str | os.PathLike) -> Iterator[None]:
     except OSError as error:
         raise _trouble("lock", path, error) from error
     try:
+        with contextlib.suppress(OSError):  # a folder that cannot be listed can be written in
+            files.remove_leftovers(target)
         yield
     finally:
         held.release()
@@ -213,7 +209,7 @@ def _encode(record: Record) -> memoryview:
     image = io.BytesIO()
     with h5py.File(image, "w", userblock_size=_USER_BLOCK) as root:
         attributes = {"format": f"{_FORMAT}{_VERSION}", **record.attributes}
-        attributes |= {name: _to_json(attributes[name]) for name in _JSON}
+        attributes |= {name: _to_json(attributes[name]) for name in _json_names(attributes)}
         _fill(root, attributes, {}, compress)
         _fill(root.create_group("curves"), {}, record.curves, compress)
         _fill(root.create_group("best"), record.best_attributes, record.best, compress)
@@ -231,7 +227,11 @@ def _seal(image: bytes | memoryview) -> bytes:
     return text.encode().ljust(_USER_BLOCK, b"\0")
 
 
-def _to_json(value: dict) -> str:
+def _json_names(attributes: dict) -> list[str]:
+    return [*_JSON, *(name for name in _OPTIONAL_JSON if name in attributes)]
+
+
+def _to_json(value: dict | list) -> str:
     return json.dumps(value, sort_keys=True)
 
 
@@ -262,7 +262,7 @@ def _decode(image: bytes, path: str | os.PathLike) -> Record:
         _refuse_incomplete(root, path)
         attributes, curves = _attributes(root), _arrays(root["curves"])
         del attributes["format"]
-        attributes |= {name: json.loads(attributes[name]) for name in _JSON}
+        attributes |= {name: json.loads(attributes[name]) for name in _json_names(attributes)}
         record = Record(attributes, curves, _arrays(root["best"]), _attributes(root["best"]))
         if "checkpoint" in root:
             record.checkpoint = _arrays(root["checkpoint"])
@@ -295,20 +295,6 @@ def _attributes(group: h5py.Group) -> dict[str, Any]:
 
 def _arrays(group: h5py.Group) -> dict[str, np.ndarray]:
     return {name: np.asarray(dataset[()]) for name, dataset in group.items()}
-
-
-def _target(path: str | os.PathLike) -> Path:
-    """Return the file itself: a rename onto a symbolic link would replace the link."""
-    return Path(os.path.realpath(path))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _trouble(verb: str, path: str | os.PathLike, error: OSError) -> RecordError:

@@ -9,7 +9,7 @@ import matplotlib.style
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from reinforce_dropout import records
+from reinforce_dropout import files, records
 from reinforce_dropout.errors import RecordError, ReinforceDropoutError
 from reinforce_dropout.experiment import PRESETS
 from reinforce_dropout.records import Record
@@ -194,21 +194,16 @@ def save_figure(figure: Figure, path_stem: str | os.PathLike) -> list[Path]:
 
 
 def write_whole(path: Path, contents: bytes) -> None:
-    """Write a file beside `path` and rename it over `path`, making the folder if needed.
+    """Replace a file at once (see `files.replace`), making the folder if needed.
 
     Raises
     ------
     ReinforceDropoutError
         The disk is full, the place may not be written in, or the like; the old file stays.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(contents)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        files.replace(path, contents)
     except OSError as error:
         raise ReinforceDropoutError(
             f"cannot write {path} ({error.strerror or error}): make room or choose another place."

@@ -261,7 +261,18 @@ def test_truncated_file(folder, n_bytes):
 def test_trailing_bytes(folder):
     with open(folder / TEST_LABELS, "ab") as file:
         file.write(b"\0\0")
-    rejects(lambda: datasets.load(folder), TEST_LABELS, "2 bytes after", "again")
+    rejects(lambda: datasets.load(folder), TEST_LABELS, "goes on after", "again")
+
+
+def test_a_packed_file_is_read_no_further_than_its_header_says(tmp_path, monkeypatch):
+    array = np.arange(60, dtype=np.uint8)
+    path = tmp_path / "labels.gz"
+    for contents in (idx_bytes(array) + bytes(1 << 24), b"\0\0\x08\x03" + bytes(1 << 24)):
+        path.write_bytes(gzip.compress(contents))
+        assert len(datasets.unpack(path, 1)) <= 8 + 60 + 1
+    monkeypatch.setattr(datasets, "PIECE_BYTES", 7)
+    path.write_bytes(gzip.compress(idx_bytes(array)))
+    np.testing.assert_array_equal(datasets.read_idx(path, 1), array)
 
 
 @pytest.mark.parametrize("name", [TRAIN_LABELS, TEST_LABELS])

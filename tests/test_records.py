@@ -209,11 +209,11 @@ def test_kill_at_any_instant_leaves_a_whole_record_and_no_lock(path):
         record = records.read(path)
         assert set(record.best["W_1"].flat) == set(record.curves["train_nll"])
         leftovers = set(os.listdir(path.parent)) - {path.name, f".{path.name}.lock"}
-        assert len(leftovers) <= 1, "a killed writer's temporary file is used again"
+        assert len(leftovers) <= 1, "the next writer removes what a killed one left"
         temporaries += len(leftovers)
     assert temporaries, "no kill struck within a write: the test proves nothing"
-    records.write(path, make_record())
-    assert sorted(os.listdir(path.parent)) == [f".{path.name}.lock", path.name]
+    with records.lock(path):
+        assert sorted(os.listdir(path.parent)) == [f".{path.name}.lock", path.name]
 
 
 def test_limit_on_file_size_leaves_the_old_record(path):
@@ -239,11 +239,20 @@ def test_limit_on_file_size_leaves_the_old_record(path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs the device that is always full")
-def test_full_disk_leaves_the_old_record(path):
+def test_full_disk_leaves_the_old_record(path, monkeypatch):
     records.write(path, make_record())
     before = path.read_bytes()
-    path.with_name(f".{path.name}.tmp").symlink_to("/dev/full")
-    with pytest.raises(RecordError, match=r"No space left on device\): make room"):
+    fdopen = os.fdopen
+
+    def full(descriptor, mode):
+        os.dup2(device.fileno(), descriptor)
+        return fdopen(descriptor, mode)
+
+    monkeypatch.setattr(os, "fdopen", full)
+    with (
+        open("/dev/full", "wb") as device,
+        pytest.raises(RecordError, match=r"No space left on device\): make room"),
+    ):
         records.write(path, make_record(value=2.0))
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
@@ -419,6 +428,6 @@ def test_lock_refuses_what_cannot_be_written(tmp_path):
         with records.lock(tmp_path / "absent" / "run.hdf5"):
             pytest.fail("a lock that is nowhere")
     assert not os.listdir(tmp_path)
-    with pytest.raises(RecordError, match="cannot lock .*choose a shorter name"):
-        with records.lock(tmp_path / ("x" * 250)):  # too long for the lock file's name only
-            pytest.fail("a lock without a file")
+    with pytest.raises(RecordError, match="cannot write .*choose a shorter name"):
+        with records.lock(tmp_path / ("x" * 240)):  # too long for the temporary file's name only
+            pytest.fail("a lock on what cannot be written")

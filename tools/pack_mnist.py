@@ -58,7 +58,7 @@ def read_originals(folder):
     """
     arrays = {}
     for part, path in find_idx_files(folder).items():
-        contents = unpack(path)
+        contents = unpack(path, IDX_PARTS[part][1])
         if hashlib.md5(contents, usedforsecurity=False).hexdigest() != ORIGINAL_MD5[part]:
             raise DataError(f"{path} is not the published MNIST file: fetch the original again")
         arrays[part] = parse_idx(contents, IDX_PARTS[part][1], path)
