@@ -9,8 +9,9 @@ not: so the first layer's part is most of a few rows, where of a matrix (n_in, n
 a few numbers in nearly every line of the cache.
 
 The L2 penalty shrinks every weight at every step, also those that are not touched. So the matrices
-hold the weights divided by a common factor, and a step multiplies that factor by 1 - 2 lr l2: exact
-but for rounding. `StepWeights.store` multiplies it in, once an epoch.
+hold the weights divided by a common factor, and a step multiplies that factor by 1 - 2 lr l2. This
+is exact except for rounding. `StepWeights.store` multiplies the factor in, once an epoch or when it
+becomes small.
 """
 
 from typing import NamedTuple
@@ -28,6 +29,8 @@ from reinforce_dropout.submatrix import PutSubmatrix, Submatrix
 from reinforce_dropout.updates import sgd
 
 _ONE = np.float32(1)
+LEAST_FACTOR = 1e-3
+"""A smaller one is multiplied in at once: what is divided by it must stay within float32."""
 
 
 class StepWeights:
@@ -55,6 +58,11 @@ class StepWeights:
         for W, Wt in zip(self.network.weights, self.Wt, strict=True):
             Wt.set_value(aligned(W.get_value(borrow=True).T), borrow=True)
         self.factor.set_value(np.ones_like(self.factor.get_value()))
+
+    def settle(self):
+        """Multiply the factor in if it has become small; call it after every step."""
+        if self.factor.get_value(borrow=True) < LEAST_FACTOR:
+            self.store()
 
     def store(self):
         """Give the network its weights back, multiplied by the factor, which is 1 afterwards."""

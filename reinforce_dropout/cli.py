@@ -24,6 +24,11 @@ class _Group(click.Group):
             return super().invoke(context)
         except ReinforceDropoutError as error:
             raise click.ClickException(str(error)) from error
+        except MemoryError as error:
+            reason = f" ({error})" if str(error) else ""
+            raise click.ClickException(
+                f"there is not enough memory{reason}: lower n_units or batch_size, or free some."
+            ) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -42,10 +47,8 @@ data_option = click.option(
 )
 backend_option = click.option(
     "--backend",
-    default="auto",
-    show_default=True,
     metavar="auto|numba|c|jax",
-    help="What the symbolic graphs are compiled to.",
+    help="What the symbolic graphs are compiled to.  [default: auto, or that of the run in FILE]",
 )
 
 
@@ -117,8 +120,10 @@ def _settings(_context, _option, pairs):
 def train(preset, seed, epochs, settings, data, out, backend, threads, execution, quiet):
     """Train PRESET, keeping its record in an HDF5 file.
 
-    The file is replaced after every epoch. The same command on a file that holds an unfinished run
-    goes on with it, and ends with the numbers of a run that was never stopped.
+    The file is replaced after an epoch, at most every 5 seconds, and when the run ends or is
+    interrupted. The same command on a file that holds an unfinished run goes on with it. On the
+    same processor, with the same versions, it ends with the numbers of a run that was never
+    stopped.
     """
     from reinforce_dropout import experiment, training
 
@@ -134,7 +139,7 @@ def train(preset, seed, epochs, settings, data, out, backend, threads, execution
             chosen,
             out,
             data=data or "mnist",
-            backend=backend,
+            backend=backend or "auto",
             execution=execution,
             n_threads=threads,
             command=command,
@@ -188,6 +193,12 @@ def evaluate(file, data, backend, instances_per_block, execution):
         part: (len(getattr(dataset, part)), evaluate_examples(getattr(dataset, part)))
         for part in ("valid", "test")
     }
+    if dataset.sha256 != record.attributes["data_sha256"]:
+        click.echo(
+            f"Warning: {dataset.name} does not hold the data that the run was trained on, so the "
+            "errors are not those that it recorded.",
+            err=True,
+        )
     click.echo(f"{'':<6}{'examples':>9}  {'rule':<12}{'error':>8}  active of each layer")
     for part, (n, result) in results.items():
         for i, rule in enumerate(rules):
@@ -210,8 +221,12 @@ def show(file):
     click.echo("Provenance")
     versions = attributes.pop("versions")
     attributes["versions"] = ", ".join(f"{k} {v}" for k, v in versions.items())
+    resumed = attributes.pop("resumed", [])
     for name, value in attributes.items():
         click.echo(f"    {name}: {value}")
+    for facts in resumed:
+        changed = ", ".join(facts.keys() - {"time"})
+        click.echo(f"    resumed: {facts['time']}{changed and f', with another {changed}'}")
     for title, epoch in (("Last", record.n_epochs), ("Best", record.best_epoch)):
         click.echo(f"{title} epoch: {epoch}")
         for name, curve in record.curves.items():

@@ -1,5 +1,6 @@
 """Error rates by the three rules for what takes the place of a mask."""
 
+import logging
 import numbers
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import pytensor.tensor as pt
 
 from reinforce_dropout import backends, blocks, network
 from reinforce_dropout.block_sparse import forward_by
-from reinforce_dropout.errors import DataError, ExperimentError, RecordError
+from reinforce_dropout.errors import BackendError, DataError, ExperimentError, RecordError
 from reinforce_dropout.experiment import Experiment
 from reinforce_dropout.network import MASK_RULES
 
@@ -40,14 +41,15 @@ def error_by_rule(errors, experiment):
     return np.asarray(errors)[..., list(MASK_RULES).index(experiment.evaluation_rule)]
 
 
-def load_evaluation(record, backend="auto", instances_per_block=None, execution="dense"):
+def load_evaluation(record, backend=None, instances_per_block=None, execution="dense"):
     """Compile the evaluation of the best model of a run.
 
     Parameters
     ----------
     record : records.Record
-    backend : str
-        See `backends.resolve`.
+    backend : str, optional
+        See `backends.resolve`; by default the one that the run was trained with, see
+        `backend_of`.
     instances_per_block : int, optional
         See `load_network`.
     execution : {"dense", "block-sparse"}
@@ -67,7 +69,10 @@ def load_evaluation(record, backend="auto", instances_per_block=None, execution=
     experiment, trained = load_network(record, instances_per_block)
     n_in, n_classes = len(record.best["W_1"]), len(record.best["b_out"])
     evaluate = compile_evaluation(
-        trained, backends.mode(backend), experiment.seeds().evaluation, execution
+        trained,
+        backends.mode(backend or backend_of(record)),
+        experiment.seeds().evaluation,
+        execution,
     )
 
     def evaluate_fitting(examples):
@@ -80,6 +85,29 @@ def load_evaluation(record, backend="auto", instances_per_block=None, execution=
         return evaluate(examples)
 
     return evaluate_fitting
+
+
+def backend_of(record):
+    """Return the backend of a run, or "auto" with a warning where that does not work here.
+
+    Backends that draw otherwise give other sampled masks, and so other errors.
+
+    Parameters
+    ----------
+    record : records.Record
+
+    Returns
+    -------
+    str
+        See `backends.resolve`.
+    """
+    try:
+        return backends.resolve(record.attributes["backend"])
+    except BackendError as error:
+        logging.getLogger(__name__).warning(
+            "Another backend is taken than the run's, with other sampled masks perhaps: %s", error
+        )
+        return "auto"
 
 
 def load_network(record, instances_per_block=None):
@@ -108,13 +136,11 @@ def load_network(record, instances_per_block=None):
     try:
         n_in, n_classes = len(record.best["W_1"]), len(record.best["b_out"])
         trained = network.build(experiment, n_in, n_classes)
-        if any(p.get_value().shape != record.best[p.name].shape for p in trained.all_parameters):
-            raise KeyError
-        trained.set_values(record.best)
-    except KeyError:
+    except (KeyError, TypeError):
         raise RecordError(
             "the record holds no model of its experiment: train for at least one epoch."
         ) from None
+    trained.set_values(record.best)
     if instances_per_block is not None:
         _check_block_size(instances_per_block, experiment)
         trained.instances_per_block = instances_per_block

@@ -35,7 +35,7 @@ _RANGES = {
     "patience_increase": _AT_LEAST_1,
     "improvement_threshold": (lambda v: 0 < v <= 1, "greater than 0 and at most 1"),
     "validation_fraction": _FRACTION,
-    "seed": _NOT_NEGATIVE,
+    "seed": (lambda v: 0 <= v < 2**64, "0 or more and less than 2**64"),
     "n_units": (
         lambda v: len(v) > 0 and min(v) > 0,
         "one width or more, each 1 or more (such as 800,800)",
@@ -206,7 +206,7 @@ class Experiment:
         """Return the seeds of the independent streams of random draws."""
         return Seeds(*np.random.SeedSequence(self.seed).spawn(len(Seeds._fields)))
 
-    def replace(self, **changes):
+    def replace(self, /, **changes):
         """Return the experiment with some fields changed.
 
         Values may also be given as text, as on the command line.

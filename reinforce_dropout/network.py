@@ -8,6 +8,7 @@ import pytensor.tensor as pt
 
 from reinforce_dropout import bernoulli, blocks
 from reinforce_dropout.alignment import aligned
+from reinforce_dropout.errors import RecordError
 from reinforce_dropout.layers import AffineLayer, DenseLayer
 from reinforce_dropout.policy import SigmoidBernoulliPolicy
 
@@ -76,6 +77,32 @@ def build(experiment, n_in, n_classes):
         block_state=experiment.block_state,
         uniform=experiment.uniform,
     )
+
+
+def set_arrays(variables, values):
+    """Set shared variables from arrays, by name: all of them or none.
+
+    Parameters
+    ----------
+    variables : list of shared tensor
+    values : dict from str to ndarray
+
+    Raises
+    ------
+    RecordError
+        An array is missing, or is not of its variable's shape and dtype. Compiled kernels trust
+        the shapes.
+    """
+    for variable in variables:
+        own, value = variable.get_value(borrow=True), values.get(variable.name)
+        if value is None or (value.shape, value.dtype) != (own.shape, own.dtype):
+            found = "missing" if value is None else f"{value.dtype} {value.shape}"
+            raise RecordError(
+                f"{variable.name} must be {own.dtype} {own.shape} and is {found}, so the record "
+                "is not of its experiment: train the experiment into another file."
+            )
+    for variable in variables:
+        variable.set_value(aligned(values[variable.name]), borrow=True)
 
 
 class MaskedNetwork:
@@ -157,9 +184,8 @@ class MaskedNetwork:
         return {p.name: np.array(p.get_value(borrow=True)) for p in self.all_parameters}
 
     def set_values(self, values):
-        """Set all parameters from arrays, by name."""
-        for p in self.all_parameters:
-            p.set_value(aligned(values[p.name]), borrow=True)
+        """Set all parameters from arrays, by name; `RecordError` as for `set_arrays`."""
+        set_arrays(self.all_parameters, values)
 
     def forward(self, x, rng=None, mask=bernoulli.sample):
         """Propagate `x` through the layers: ``s_{i+1} = act(s_i W_i + b_i) * u_i``.

@@ -8,12 +8,12 @@ from scipy.special import softmax
 from reinforce_dropout import backends
 from reinforce_dropout.block_sparse import forward_by
 from reinforce_dropout.errors import DataError, ExperimentError
-from reinforce_dropout.evaluation import load_network, over_batches
+from reinforce_dropout.evaluation import backend_of, load_network, over_batches
 from reinforce_dropout.network import MASK_RULES
 
 
 def load_prediction(
-    record, backend="auto", rule=None, instances_per_block=None, execution="dense", seed=None
+    record, backend=None, rule=None, instances_per_block=None, execution="dense", seed=None
 ):
     """Compile the best model of a run for images of one's own.
 
@@ -21,13 +21,13 @@ def load_prediction(
     ----------
     record : records.Record
         As `records.read` returns it.
-    backend : str
-        See `backends.resolve`.
+    backend : str, optional
+        See `backends.resolve`; by default that of the run, see `evaluation.backend_of`.
     rule : {"sampled", "expected", "thresholded"}, optional
         What takes the place of the mask, by default the experiment's `evaluation_rule`.
     instances_per_block : int, optional
-        Neighbouring images that share a mask, by default as in training. Then a prediction depends
-        on the other images of its block; with 1 it does not.
+        Neighbouring images that share a mask, by default as in training. With more than 1, a
+        prediction depends on the other images of its block.
     execution : {"dense", "block-sparse"}
         Block-sparse skips what is dropped, with the same probabilities but for rounding; see
         `evaluation.compile_evaluation`.
@@ -40,7 +40,9 @@ def load_prediction(
     callable
         ``predict(images) -> probabilities``: floats (n, n_in), pixels from 0 to 1 as in training,
         give float32 (n, n_classes), each row with the sum 1; a single image (n_in,) gives
-        (n_classes,). It raises `DataError` for images of another width, of integers, or with
+        (n_classes,). With the rule "sampled" a row depends on its place and on the number of rows,
+        as all rows are drawn from one stream, layer after layer; the other rules draw nothing. It
+        raises `DataError` for images of another width, of integers, or with
         pixels that are not finite.
 
     Raises
@@ -52,7 +54,7 @@ def load_prediction(
     experiment, trained = load_network(record, instances_per_block)
     n_in, n_classes = len(record.best["W_1"]), len(record.best["b_out"])
     seeds = (experiment if seed is None else experiment.replace(seed=seed)).seeds()
-    mode, x = backends.mode(backend), pt.fmatrix("x")
+    mode, x = backends.mode(backend or backend_of(record)), pt.fmatrix("x")
     rng = pytensor.shared(np.random.default_rng(seeds.evaluation), name="prediction_rng")
     forward = forward_by(execution, trained, mode)(x, rng, _mask_rule(rule, experiment))
     updates = [] if forward.rng is rng else [(rng, forward.rng)]

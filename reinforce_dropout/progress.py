@@ -4,6 +4,8 @@ import sys
 
 from tqdm import tqdm
 
+from reinforce_dropout.evaluation import error_by_rule
+
 NON_TERMINAL_INTERVAL = 30.0
 """Seconds between lines where the output is a log and a bar cannot be redrawn."""
 
@@ -16,8 +18,8 @@ class ProgressBar:
 
     Parameters
     ----------
-    name : str
-        What is trained.
+    experiment : Experiment
+        What is trained; errors are shown by its own rule.
     backend : str
         What it is compiled to, said while the bar waits for the first epoch.
     shown : bool
@@ -26,10 +28,10 @@ class ProgressBar:
         Line of the terminal, for runs side by side.
     """
 
-    def __init__(self, name, backend, shown=True, row=0):
-        self.name = name
+    def __init__(self, experiment, backend, shown=True, row=0):
+        self.experiment = experiment
         self.bar = tqdm(
-            desc=f"{name} compiling, backend {backend}",
+            desc=f"{experiment.name} compiling, backend {backend}",
             disable=not shown,
             position=row,
             file=sys.stderr,
@@ -46,7 +48,7 @@ class ProgressBar:
             self.bar.initial = n_updates  # a resumed run's rate counts its own updates only
         self.bar.n, self.bar.total = n_updates, planned_updates
         self.bar.set_description_str(
-            f"{self.name} epoch {epoch}/{-(-planned_updates // n_batches)}"
+            f"{self.experiment.name} epoch {epoch}/{-(-planned_updates // n_batches)}"
         )
 
     def update(self):
@@ -54,10 +56,10 @@ class ProgressBar:
         self.bar.update()
 
     def errors(self, curves):
-        """Show the last row of the curves of a `records.Record`; errors by the first rule."""
+        """Show the last row of the curves of a `records.Record`, errors by the run's own rule."""
         texts = [f"nll {curves['train_nll'][-1]:.4f}"]
         texts += [
-            f"{name} {100 * curves[f'{name}_error'][-1].flat[0]:.2f} %"
+            f"{name} {100 * error_by_rule(curves[f'{name}_error'][-1], self.experiment):.2f} %"
             for name in ("valid", "test")
         ]
         if "active_fraction" in curves:

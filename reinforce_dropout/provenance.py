@@ -1,6 +1,7 @@
 """Where a result comes from: the command, code, versions and machine that made it."""
 
 import importlib.metadata
+import logging
 import os
 import platform
 import shlex
@@ -15,7 +16,16 @@ import threadpoolctl
 from reinforce_dropout import __version__
 
 _PACKAGE = Path(__file__).resolve().parent
-_DISTRIBUTIONS = ("pytensor", "numpy", "scipy", "numba", "jax", "jax-cuda12-plugin", "h5py")
+_DISTRIBUTIONS = (
+    "pytensor", "numpy", "scipy", "numba", "llvmlite", "jax", "jax-cuda12-plugin", "h5py",
+)  # fmt: skip
+_VARIABLES = ("PYTENSOR_FLAGS", "NUMBA_", "OPENBLAS_")
+"""Beginnings of the names of environment variables that decide what is compiled."""
+_DECIDES_BITS = (
+    "git_commit", "host_cpu", "versions", "processor", "cpu_features", "vector_bytes",
+    "environment",
+)  # fmt: skip
+"""Facts with which the rounding of a run can change."""
 
 
 def collect(command: Sequence[str]) -> dict:
@@ -32,7 +42,11 @@ def collect(command: Sequence[str]) -> dict:
         ``command`` (str, to be pasted into a shell; the program without its folder, which is
         the machine's own, the arguments as typed), ``git_commit`` (see `git_commit`),
         ``host_cpu`` (str), ``n_threads`` (int, threads that BLAS uses), ``versions`` (dict from
-        name to version; a package that is not installed is left out).
+        name to version; a package that is not installed is left out), ``processor`` (str, its
+        family, model and stepping where the system says them), ``environment`` (str, the variables
+        that decide what is compiled). Where Numba works also ``cpu_features``
+        (str, LLVM's name of the processor, then what it can do), ``vector_bytes`` (int, of our
+        kernels) and ``threading_layer`` (str, Numba's).
     """
     program, *arguments = command
     return {
@@ -41,7 +55,40 @@ def collect(command: Sequence[str]) -> dict:
         "host_cpu": _host_cpu(),
         "n_threads": _n_threads(),
         "versions": _versions(),
+        **_processor(),
+        "environment": _environment(),
     }
+
+
+def resume(attributes: dict, facts: dict) -> dict:
+    """Note that a run goes on, and warn where its numbers may not be those of an unbroken run.
+
+    Parameters
+    ----------
+    attributes : dict
+        Of the record, which keep the facts of the run's beginning.
+    facts : dict
+        As `collect` returns them now.
+
+    Returns
+    -------
+    dict
+        ``resumed``: a list with an entry for each continuation, ``time`` (ISO 8601 in UTC) and the
+        facts that differ from those of the beginning. An older record lacks some facts, which then
+        count as equal.
+    """
+    changed = {
+        name: value
+        for name, value in facts.items()
+        if name != "n_threads" and attributes.get(name, value) != value  # n_threads is kept
+    }
+    if deciding := [name for name in _DECIDES_BITS if name in changed]:
+        logging.getLogger(__name__).warning(
+            "The run goes on with another %s than it began with, so its numbers may differ from "
+            "those of a run that was never stopped.",
+            ", ".join(deciding),
+        )
+    return {"resumed": [*attributes.get("resumed", []), {"time": now(), **changed}]}
 
 
 def now() -> str:
@@ -89,12 +136,54 @@ def _as_utf8(text: str) -> str:
 
 
 def _host_cpu() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(name: str) -> str:
+    """Return an entry of Linux's description of the first processor, or nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+        return ""
+    pairs = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in pairs if key.strip() == name), "")
+
+
+def _processor() -> dict:
+    """Return what our kernels are compiled for, on which the rounding of sums depends."""
+    numbers = ("cpu family", "model", "stepping")
+    known = [f"{name} {_cpuinfo(name)}" for name in numbers if _cpuinfo(name)]
+    found = {"processor": ", ".join([platform.machine(), *known])}
+    try:
+        import llvmlite.binding as llvm
+        import numba
+
+        from reinforce_dropout.native.vectors import VECTOR_BYTES
+
+        numba.get_num_threads()  # the threading layer is chosen at the first question
+        layer = numba.threading_layer()
+    except Exception:  # the other backends work without Numba, or with one unfit for NumPy
+        return found
+    features = sorted(name for name, there in llvm.get_host_cpu_features().items() if there)
+    return found | {
+        "cpu_features": " ".join([llvm.get_host_cpu_name(), *features]),
+        "vector_bytes": VECTOR_BYTES,
+        "threading_layer": layer,
+    }
+
+
+def _environment() -> str:
+    """Return the variables that decide what is compiled: folders and threads do not."""
+    found = {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.startswith(_VARIABLES) and not name.endswith(("_DIR", "_NUM_THREADS"))
+    }
+    if "PYTENSOR_FLAGS" in found:
+        flags = found["PYTENSOR_FLAGS"].split(",")
+        kept = [flag for flag in flags if "compiledir" not in flag.partition("=")[0]]
+        found["PYTENSOR_FLAGS"] = ",".join(kept)
+    return _as_utf8(shlex.join(f"{name}={value}" for name, value in found.items()))
 
 
 def _n_threads() -> int:

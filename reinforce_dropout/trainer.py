@@ -7,6 +7,7 @@ import pytensor.tensor as pt
 from reinforce_dropout import algorithm, backends, block_training, blocks, network
 from reinforce_dropout.errors import DivergenceError
 from reinforce_dropout.evaluation import compile_evaluation
+from reinforce_dropout.network import set_arrays
 
 
 class Trainer:
@@ -71,6 +72,8 @@ class Trainer:
         for k, start in enumerate(range(0, len(labels), size), start=1):
             y = labels[start : start + size]
             statistics = np.asarray(self.step(images[start : start + size], y), "float64")
+            if self.weights is not None:
+                self.weights.settle()
             total = total + len(y) * statistics
             if not np.isfinite(statistics).all():
                 raise DivergenceError(f"the loss is not finite at mini-batch {k} of epoch")
@@ -98,10 +101,14 @@ class Trainer:
         return {"masks": masks, "order": self.order.bit_generator.state}
 
     def restore(self, state, generator_states):
-        """Go back to where `state` and `generator_states` were taken."""
-        self.network.set_values(state)
-        for variable in self.averages:
-            variable.set_value(state[variable.name])
+        """Go back to where `state` and `generator_states` were taken.
+
+        Raises
+        ------
+        RecordError
+            An array is missing, or is not of the network's shape and dtype.
+        """
+        set_arrays([*self.network.all_parameters, *self.averages], state)
         if self.weights is not None:
             self.weights.load()
         self.order.bit_generator.state = generator_states["order"]

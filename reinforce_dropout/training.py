@@ -27,8 +27,9 @@ def train(
 ):  # fmt: skip
     """Train until early stopping or the last epoch, keeping the record at `path`.
 
-    A path that holds an unfinished run of the same experiment is resumed, and ends with the very
-    numbers of a run that was never stopped; one that holds the finished run is returned as it is.
+    A path that holds an unfinished run of the same experiment is resumed. With the same code on the
+    same processor it ends with the very numbers of a run that was never stopped; else a warning
+    says what differs, and the record keeps it. A finished run is returned as it is.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ def train(
             return record
         with threads.limited(record.attributes["n_threads"]):
             trainer = Trainer(experiment, dataset, backends.mode(backend), execution)
-            bar = ProgressBar(experiment.name, backend, show_progress, row)
+            bar = ProgressBar(experiment, backend, show_progress, row)
             try:
                 with interrupts.deferred() as pending:
                     return _run(trainer, dataset, record, path, bar, pending, before_epoch)
@@ -98,6 +99,11 @@ def check_execution(experiment, execution):
     if execution not in EXECUTIONS:
         raise ExperimentError(
             f"there is no execution {execution!r}; there are {' and '.join(EXECUTIONS)}."
+        )
+    if execution == "block-sparse" and 2 * experiment.learning_rate * experiment.l2 >= 1:
+        raise ExperimentError(
+            "block-sparse training divides the weights by what 2 learning_rate l2 leaves of them, "
+            "which must be less than 1: lower learning_rate or l2, or leave the execution dense."
         )
     size = experiment.batch_size
     if execution == "block-sparse" and not (experiment.instances_per_block == size > 1):
@@ -157,7 +163,10 @@ def _begin_or_continue(path, experiment, dataset, backend, execution, facts):
         )
     if record.checkpoint is None and found["status"] != "finished":
         raise RecordError(f"{path} is unfinished but has no checkpoint: train into another file.")
-    return record
+    if found["status"] == "finished":
+        return record
+    resumed = provenance.resume(record.attributes, facts)
+    return dataclasses.replace(record, attributes=record.attributes | resumed)
 
 
 def _run(trainer, dataset, record, path, bar, pending, before_epoch):
@@ -168,9 +177,14 @@ def _run(trainer, dataset, record, path, bar, pending, before_epoch):
     )
     epoch = 0
     if record.checkpoint:
-        epoch = record.checkpoint_state["epoch"]
-        patience = Patience(**record.checkpoint_state["patience"])
-        trainer.restore(record.checkpoint, record.checkpoint_state["generators"])
+        try:
+            epoch = record.checkpoint_state["epoch"]
+            patience = Patience(**record.checkpoint_state["patience"])
+            trainer.restore(record.checkpoint, record.checkpoint_state["generators"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecordError(
+                f"{path} has a checkpoint that is not of its experiment: train into another file."
+            ) from error
         bar.errors(record.curves)
     written, written_at = record, time.monotonic()
 
@@ -193,8 +207,9 @@ def _run(trainer, dataset, record, path, bar, pending, before_epoch):
                 records.write(path, record)
                 written, written_at = record, time.monotonic()
     except DivergenceError as error:
+        kept = f"{path} keeps the state after epoch {epoch}" if epoch else "nothing is saved"
         raise DivergenceError(
-            f"{error} {epoch + 1}; {path} keeps the state after epoch {epoch}: "
+            f"{error} {epoch + 1}; {kept}: "
             f"lower learning_rate{' or policy_learning_rate' if experiment.policy else ''} "
             "and train into another file."
         ) from None

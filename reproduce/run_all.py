@@ -2,7 +2,8 @@
 
 As many networks train at once as there are processor cores, which those that are still to be
 finished share; how many one has changes no bit of its results. Ctrl-C saves them all; the same
-command goes on from there, and trains nothing that is finished. Figure and table go to runs/figures/.
+command goes on from there, and trains nothing that is finished. Figure and table go to
+runs/figures/.
 """
 
 import contextlib

@@ -6,10 +6,11 @@ import pytensor.tensor as pt
 import pytest
 from pytensor.compile.mode import get_mode
 
-from reinforce_dropout import algorithm, block_training, native, network, threads
+from reinforce_dropout import algorithm, block_training, datasets, native, network, threads
 from reinforce_dropout.errors import ExperimentError
 from reinforce_dropout.experiment import Experiment
 from reinforce_dropout.submatrix import PutSubmatrix, Submatrix
+from reinforce_dropout.trainer import Trainer
 from reinforce_dropout.training import check_execution
 
 MODES = {"numba": native.mode, "python": lambda: get_mode("FAST_COMPILE")}
@@ -56,6 +57,20 @@ def test_steps_and_shrinking_are_those_of_the_dense_step(fields, mode):
     assert step.weights.factor.get_value() == 1
     for name, value in dense.values().items():
         np.testing.assert_allclose(sparse.values()[name], value, rtol=1e-4, atol=3e-6, err_msg=name)
+
+
+def test_strong_weight_decay_stays_finite_over_an_epoch(small_data):
+    """Its factors alone, 0.4 at each of 125 steps, leave the range of float32."""
+    experiment = one_block(n_units=(12,), l2=3.0, batch_size=2, instances_per_block=2)
+    assert 0.4**125 < np.finfo("float32").smallest_subnormal
+    values = []
+    for execution in ("dense", "block-sparse"):
+        check_execution(experiment, execution)
+        trainer = Trainer(experiment, datasets.load(small_data), native.mode(), execution)
+        trainer.run_epoch()
+        values.append(trainer.state())
+    for name, value in values[0].items():
+        np.testing.assert_allclose(values[1][name], value, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("kept", [0, 1])
@@ -148,6 +163,7 @@ def test_matrices_are_updated_in_place():
         ({"instances_per_block": 5}, "block-sparse", "instances_per_block"),
         ({"instances_per_block": 1}, "block-sparse", "instances_per_block"),
         ({}, "sparse", "block-sparse"),
+        ({"l2": 5.0}, "block-sparse", "lower learning_rate or l2"),
     ],
 )
 def test_executions_that_do_not_suit_are_refused(fields, execution, word):

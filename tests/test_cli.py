@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from idx import write_dataset
 
-from reinforce_dropout import __version__, records
+from reinforce_dropout import __version__, records, training
 from reinforce_dropout.cli import main
 from reinforce_dropout.experiment import PRESETS, Experiment
 
@@ -158,11 +158,44 @@ def test_evaluate_refuses_other_data(trained, tmp_path):
     assert_refused(run("evaluate", trained, "--data", more), "4 classes", "labels up to 5")
 
 
+def test_evaluate_warns_of_data_that_has_changed(trained, small_data, tmp_path):
+    assert run("evaluate", trained).stderr == ""
+    other = write_dataset(tmp_path / "other", n_train=300, n_test=90, seed=5)
+    result = run("evaluate", trained, "--data", other)
+    assert result.exit_code == 0 and result.stdout.count("test") == 3
+    assert result.stderr.startswith(f"Warning: {other} does not hold the data")
+    assert result.stderr.count("\n") == 1
+
+
+def test_want_of_memory_gets_one_sentence(monkeypatch, tmp_path):
+    def allocate(*_):
+        raise MemoryError("Unable to allocate 584. GiB")
+
+    monkeypatch.setattr(training, "Trainer", allocate)
+    result = run("train", "policy-500", "--out", tmp_path / "run.hdf5", "--quiet")
+    assert_refused(result, "not enough memory (Unable to allocate 584. GiB)", "lower n_units")
+
+
+def test_help_of_train_says_how_often_the_file_is_replaced():
+    words = f"at most every {training.SECONDS_BETWEEN_WRITES:.0f} seconds"
+    assert words in " ".join(run("train", "--help").stdout.split())
+
+
+def test_show_names_the_continuations(trained, tmp_path):
+    record = records.read(trained)
+    record.attributes["resumed"] = [{"time": "2026-01-01"}, {"time": "2027", "host_cpu": "x"}]
+    records.write(tmp_path / "run.hdf5", record)
+    output = run("show", tmp_path / "run.hdf5").stdout
+    assert "    resumed: 2026-01-01\n    resumed: 2027, with another host_cpu\n" in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["train", "policy-50"], ["no preset 'policy-50'", "policy-500"]),
         (["train", "policy-500", "--set", "colour=red"], ["no field 'colour'", "activation"]),
+        (["train", "policy-500", "--set", "self=1"], ["no field 'self'"]),
+        (["train", "policy-500", "--seed", str(2**64)], ["seed must be", "less than 2**64"]),
         (["train", "policy-500", "--set", "q=1"], ["q must be between 0 and 1"]),
         (["train", "policy-500", "--set", "n_units=0"], ["n_units", "each 1 or more"]),
         (["train", "policy-500", "--set", "learning_rate=-1"], ["learning_rate", "0 or more"]),

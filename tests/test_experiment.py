@@ -62,7 +62,8 @@ NOT_NEGATIVE = ["learning_rate", "policy_learning_rate", "l2", "lam"]
 FRACTIONS = ["q", "initial_rate", "validation_fraction"]
 COUNTS = ["batch_size", "n_epochs", "patience", "instances_per_block", "units_per_block"]
 BAD = [
-    *[(name, value, "0 or more") for name in [*NOT_NEGATIVE, "seed"] for value in (-1, -5)],
+    *[(name, value, "0 or more") for name in NOT_NEGATIVE for value in (-1, -5)],
+    *[("seed", value, "0 or more and less than 2**64") for value in (-1, 2**64, 2**70)],
     *[(name, -1e-9, "0 or more") for name in NOT_NEGATIVE],
     *[
         (name, value, "between 0 and 1, both excluded")
@@ -282,3 +283,13 @@ def test_experiments_of_before_block_dropout_load():
     new = ("instances_per_block", "units_per_block", "block_state", "uniform")
     old = {k: v for k, v in preset("policy-500").as_dict().items() if k not in new}
     assert Experiment.from_dict(old) == preset("policy-500")
+
+
+def test_the_largest_seed_that_a_record_can_hold():
+    assert Experiment(seed=2**64 - 1).seed == 2**64 - 1
+
+
+def test_a_field_named_self_is_unknown_like_any_other():
+    with pytest.raises(ExperimentError) as error:
+        Experiment().replace(**{"self": "1"})
+    check_sentence(error, "there is no field 'self'")

@@ -20,9 +20,8 @@ def record_of(**fields):
         name: rng.normal(size=value.shape).astype("float32")
         for name, value in network.build(experiment, 6, 3).values().items()
     }
-    return records.Record(
-        attributes={"experiment": experiment.as_dict()}, curves={}, best=best, best_attributes={}
-    )
+    attributes = {"experiment": experiment.as_dict(), "backend": "numba"}
+    return records.Record(attributes, curves={}, best=best, best_attributes={})
 
 
 def images(n, dtype="float32"):
@@ -160,7 +159,7 @@ def test_other_images_are_refused(as_written, wrong, words):
     [
         ({"rule": "median"}, "rule must be one of sampled, expected, thresholded, not 'median'"),
         ({"execution": "fast"}, "execution must be one of dense, block-sparse, not 'fast'"),
-        ({"seed": -1}, "seed must be 0 or more, not -1"),
+        ({"seed": -1}, "seed must be 0 or more and less than .*, not -1"),
         ({"instances_per_block": 0}, "instances_per_block must be a whole number, 1 or"),
     ],
 )

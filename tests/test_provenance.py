@@ -61,7 +61,7 @@ def test_nothing_names_a_path_of_this_machine():
 
 def test_versions_are_those_of_the_installed_packages():
     versions = provenance.collect(["program"])["versions"]
-    names = "python reinforce_dropout pytensor numpy scipy numba jax h5py".split()
+    names = "python reinforce_dropout pytensor numpy scipy numba llvmlite jax h5py".split()
     if importlib.util.find_spec("jax") is None:
         names.remove("jax")
     assert list(versions) == names

@@ -10,9 +10,15 @@ import numpy as np
 import pytest
 from idx import write_dataset
 
-from reinforce_dropout import datasets, records, training
-from reinforce_dropout.errors import DivergenceError, ExperimentError, RecordError
+from reinforce_dropout import backends, datasets, records, training
+from reinforce_dropout.errors import (
+    BackendError,
+    DivergenceError,
+    ExperimentError,
+    RecordError,
+)
 from reinforce_dropout.evaluation import load_evaluation
+from reinforce_dropout.prediction import load_prediction
 from reinforce_dropout.trainer import Trainer
 
 QUIET = {"show_progress": False, "n_threads": 1}
@@ -285,6 +291,104 @@ def test_divergence_names_the_step_and_keeps_the_last_good_state(
     assert all(np.isfinite(value).all() for value in saved.checkpoint.values())
 
 
+def test_divergence_in_the_first_epoch_names_no_file(stateful, small_data, tmp_path, monkeypatch):
+    def diverge(*_):
+        raise DivergenceError("the loss is not finite at mini-batch 1 of epoch")
+
+    path = tmp_path / "run.hdf5"
+    monkeypatch.setattr(Trainer, "run_epoch", diverge)
+    with pytest.raises(DivergenceError, match="of epoch 1; nothing is saved: lower") as caught:
+        training.train(stateful, path, data=small_data, **QUIET)
+    assert str(path) not in str(caught.value) and not path.exists()
+
+
+@pytest.fixture
+def unfinished(stateful, small_data, tmp_path, monkeypatch):
+    """Path of a run that was interrupted in its second epoch."""
+    path, updates = tmp_path / "unfinished.hdf5", iter(range(1, 100))
+
+    def interrupt(_bar):
+        if next(updates) == 17:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.ProgressBar, "update", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(stateful, path, data=small_data, **QUIET)
+    return path
+
+
+def fewer_rows(record):
+    record.checkpoint["W_1"] = record.checkpoint["W_1"][:5]
+
+
+def other_average(record):
+    (name,) = record.checkpoint.keys() - record.best.keys() - {"average_2"}
+    record.checkpoint[name] = np.zeros(3, "float32")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (fewer_rows, r"W_1 must be float32 \(64, 12\) and is float32 \(5, 12\)"),
+        (lambda r: r.checkpoint.pop("o_2"), r"o_2 must be float32 \(9,\) and is missing"),
+        (other_average, r"must be float32 \(\) and is float32 \(3,\)"),
+        (lambda r: r.checkpoint_state.pop("generators"), "has a checkpoint that is not of its"),
+        (lambda r: r.checkpoint_state["generators"].pop("masks"), "has a checkpoint that is not"),
+        (lambda r: r.checkpoint_state["patience"].update(other=1), "has a checkpoint that is not"),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_refused(
+    spoil, message, stateful, unfinished, small_data
+):
+    record = records.read(unfinished)
+    spoil(record)
+    records.write(unfinished, record)
+    with pytest.raises(RecordError, match=message):
+        training.train(stateful, unfinished, data=small_data, **QUIET)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda best: best.update(W_2=best["W_2"][:, :3]),
+        lambda best: best.update(b_1=best["b_1"].astype("int32")),
+        lambda best: best.update(W_1=np.float32(1)),
+        lambda best: best.pop("Z_1"),
+        lambda best: best.clear(),
+    ],
+)
+def test_a_best_model_of_another_network_is_refused(spoil, uninterrupted):
+    best = dict(uninterrupted.best)
+    spoil(best)
+    with pytest.raises(RecordError, match="of its experiment: train"):
+        load_evaluation(dataclasses.replace(uninterrupted, best=best))
+
+
+def test_a_continuation_under_other_facts_is_recorded_and_told(
+    stateful, unfinished, small_data, monkeypatch, caplog
+):
+    began = records.read(unfinished).attributes
+    collect = training.provenance.collect
+    other = {"git_commit": "0" * 40, "command": "another command"}
+    monkeypatch.setattr(training.provenance, "collect", lambda command: collect(command) | other)
+    record = training.train(stateful, unfinished, data=small_data, **QUIET)
+    assert record.attributes["git_commit"] == began["git_commit"]
+    (resumed,) = records.read(unfinished).attributes["resumed"]
+    assert resumed.items() >= other.items() and began["started"] <= resumed["time"]
+    assert resumed.keys() == {"time", *other}
+    (told,) = (r.getMessage() for r in caplog.records)
+    assert "another git_commit than it began with" in told
+
+
+def test_a_continuation_under_the_same_facts_is_recorded_without_a_word(
+    stateful, unfinished, small_data, caplog
+):
+    record = training.train(stateful, unfinished, data=small_data, **QUIET)
+    (resumed,) = record.attributes["resumed"]
+    assert resumed.keys() == {"time"} and not caplog.records
+
+
 def test_divergence_of_parameters_after_the_last_mini_batch_is_noticed(
     small_experiment, small_data
 ):
@@ -320,6 +424,31 @@ def test_evaluation_repeats_the_recorded_errors(stateful, uninterrupted, small_d
     for part in ("valid", "test"):
         recorded = uninterrupted.curves[f"{part}_error"][best]
         np.testing.assert_array_equal(evaluate(getattr(dataset, part)).errors, recorded)
+
+
+def test_evaluation_takes_the_backend_of_the_run(uninterrupted, monkeypatch):
+    taken, mode = [], backends.mode
+    monkeypatch.setattr(backends, "mode", lambda name: taken.append(name) or mode("numba"))
+    run = dataclasses.replace(uninterrupted, attributes=uninterrupted.attributes | {"backend": "c"})
+    monkeypatch.setitem(backends._CHECKS, "c", lambda: None)
+    load_evaluation(run)
+    load_prediction(run)
+    assert taken == ["c", "c"]
+
+
+def test_a_backend_that_does_not_work_here_is_replaced_with_a_warning(
+    uninterrupted, small_data, monkeypatch, caplog
+):
+    def missing():
+        raise BackendError("there is no compiler: install one.")
+
+    run = dataclasses.replace(uninterrupted, attributes=uninterrupted.attributes | {"backend": "c"})
+    monkeypatch.setitem(backends._CHECKS, "c", missing)
+    evaluate, best = load_evaluation(run), uninterrupted.best_epoch - 1
+    (told,) = (r.getMessage() for r in caplog.records)
+    assert told.startswith("Another backend is taken than") and "install one" in told
+    recorded = uninterrupted.curves["test_error"][best]
+    np.testing.assert_array_equal(evaluate(datasets.load(small_data).test).errors, recorded)
 
 
 def test_jax_trains_blocks_densely_and_says_so(stateful, small_data, tmp_path, caplog):
