@@ -12,6 +12,8 @@ from reinforce_dropout.network import MASK_RULES
 from reinforce_dropout.records import Record
 from reinforce_dropout.report import QUICK_NOTE
 
+TOO_SHORT = "too few epochs"
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -26,8 +28,8 @@ class Claim:
     paper : str
         The paper's number or words; "-" where it gives none.
     values : callable
-        ``values(record) -> tuple of float``, in the order of `text`. Numbers apart from text, so
-        that runs with several seeds can be averaged.
+        ``values(record) -> tuple of float``, in the order of `text`, or None where the run is too
+        short. Numbers apart from text, so that runs with several seeds can be averaged.
     text : str
         Format of the values, with their unit.
     """
@@ -35,19 +37,23 @@ class Claim:
     preset: str
     what: str
     paper: str
-    values: Callable[[Record], tuple[float, ...]]
+    values: Callable[[Record], tuple[float, ...] | None]
     text: str
 
     def measure(self, record: Record) -> str:
         """Return our number as text, marked when the run has not ended."""
-        number = self.text.format(*self.values(record))
+        values = self.values(record)
+        number = TOO_SHORT if values is None else self.text.format(*values)
         if record.attributes["status"] == "finished":
             return number
         return f"{number} (unfinished, epoch {record.n_epochs})"
 
     def spread(self, runs: Sequence[Record]) -> str:
         """Return mean ± standard deviation over several runs (of a sample: n - 1) as text."""
-        values = np.array([self.values(record) for record in runs])
+        found = [self.values(record) for record in runs]
+        if any(values is None for values in found):
+            return TOO_SHORT
+        values = np.array(found)
         both = np.stack([values.mean(axis=0), values.std(axis=0, ddof=1)], axis=1)
         return re.sub("{.*?}", r"\g<0> ± \g<0>", self.text).format(*both.flat)
 
@@ -86,6 +92,28 @@ def _activation(preset, layer, where, paper):
                  "{:.1f} to {:.1f} %")  # fmt: skip
 
 
+def _gain(preset, layer, paper):
+    """Return the claim on a layer's speed: the best epoch comes at another time in every run."""
+
+    def values(record):
+        column = 100 * record.curves["active_fraction"][:, layer]
+        return None if len(column) < _FIRST_EPOCHS else (column[_FIRST_EPOCHS - 1] - column[0],)
+
+    what = f"active units of layer {layer + 1}, gain from epoch 1 to {_FIRST_EPOCHS}"
+    return Claim(preset, what, paper, values, "{:.1f} points")
+
+
+def _activation_at(preset, epoch):
+    """Return the claim that sets both layers, and runs of other settings, beside at one epoch."""
+
+    def values(record):
+        curve = 100 * record.curves["active_fraction"]
+        return tuple(curve[epoch - 1]) if len(curve) >= epoch else None
+
+    what = f"active units of layers 1 and 2 at epoch {epoch}"
+    return Claim(preset, what, "-", values, "{:.1f} and {:.1f} %")
+
+
 def _entropy(preset, layer, which, paper):
     values = _first_and_best("policy_entropy", layer)
     return Claim(preset, f"entropy of the {which}, first to best epoch", paper, values,
@@ -98,6 +126,7 @@ def _epochs(preset, paper):
     )
 
 
+_FIRST_EPOCHS = 5
 _FASTER = "layer 1 increases much faster than layer 2"
 
 CLAIMS = (
@@ -110,8 +139,12 @@ CLAIMS = (
     _entropy("policy-500", 0, "policy", "-"),
     _epochs("policy-500", "more than without policies"),
     *_errors("policy-800-800", "-"),
-    _activation("policy-800-800", 0, " of layer 1", _FASTER),
-    _activation("policy-800-800", 1, " of layer 2", _FASTER),
+    _gain("policy-800-800", 0, _FASTER),
+    _gain("policy-800-800", 1, _FASTER),
+    _activation("policy-800-800", 0, " of layer 1", "-"),
+    _activation("policy-800-800", 1, " of layer 2", "-"),
+    _activation_at("policy-800-800", 50),
+    _activation_at("policy-800-800", 100),
     _entropy("policy-800-800", 0, "first policy", "decreases"),
     _entropy("policy-800-800", 1, "second policy", "-"),
     _epochs("policy-800-800", "-"),

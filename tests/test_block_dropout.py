@@ -57,4 +57,9 @@ def test_table_is_redrawn_from_the_recorded_runs(block, tmp_path):
     error = f"{100 * np.float64(block.best_attributes['test_error']):.2f} %"
     assert rows[0].startswith("| block-800-800 (800-800) | 14.0 % (20.0, 8.0) | 50.00 % |")
     assert error in rows[0] and "3 of 5" in rows[0]
+    sampled, expected = (f"{100 * e:.2f} %" for e in block.curves["test_error"][2, :2])
+    assert sampled != expected
+    assert f"| {expected} | 3 of 5 |" in rows[0]
+    plain_error = f"{100 * plain.curves['test_error'][2]:.2f} %"
+    assert f"| {plain_error} | 3 of 5 |" in rows[2]
     assert "dense-as-active (160-64) | all |" in rows[2]

@@ -33,10 +33,14 @@ class TestTable:
              "0.400 to 0.190 nats per unit"),
             ("policy-500: epochs to the best model", "more than without policies", "3"),
             ("policy-800-800: test error", "-", "2.50 %"),
-            ("policy-800-800: active units of layer 1, first to best epoch",
-             "layer 1 increases much faster than layer 2", "12.0 to 30.1 %"),
-            ("policy-800-800: active units of layer 2, first to best epoch",
-             "layer 1 increases much faster than layer 2", "12.1 to 21.4 %"),
+            ("policy-800-800: active units of layer 1, gain from epoch 1 to 5",
+             "layer 1 increases much faster than layer 2", "11.0 points"),
+            ("policy-800-800: active units of layer 2, gain from epoch 1 to 5",
+             "layer 1 increases much faster than layer 2", "-3.1 points"),
+            ("policy-800-800: active units of layer 1, first to best epoch", "-", "12.0 to 30.1 %"),
+            ("policy-800-800: active units of layer 2, first to best epoch", "-", "12.1 to 21.4 %"),
+            ("policy-800-800: active units of layers 1 and 2 at epoch 50", "-", "35.2 and 26.1 %"),
+            ("policy-800-800: active units of layers 1 and 2 at epoch 100", "-", "too few epochs"),
             ("policy-800-800: entropy of the first policy, first to best epoch", "decreases",
              "0.380 to 0.210 nats per unit"),
             ("policy-800-800: entropy of the second policy, first to best epoch", "-",
@@ -47,7 +51,7 @@ class TestTable:
         runs = {
             "baseline-500": make_record("baseline-500", 3, 2),
             "policy-500": make_record("policy-500", 4, 3),
-            "policy-800-800": make_record("policy-800-800", 3, 2),
+            "policy-800-800": make_record("policy-800-800", 50, 2),
         }
         runs["baseline-500"].best_attributes["test_error"] = 0.0166
         runs["policy-500"].best_attributes["test_error"] = 0.0205
@@ -57,10 +61,10 @@ class TestTable:
             "active_fraction": np.array([[0.1216], [0.9], [0.3262], [0.8]]),
             "policy_entropy": np.array([[0.4], [0.9], [0.19], [0.8]]),
         }
-        runs["policy-800-800"].curves |= {
-            "active_fraction": np.array([[0.12, 0.121], [0.3011, 0.2139], [0.9, 0.8]]),
-            "policy_entropy": np.array([[0.38, 0.37], [0.21, 0.355], [0.9, 0.8]]),
-        }
+        active, entropy = np.full((2, 50, 2), 0.8)
+        active[[0, 1, 4, 49]] = [[0.12, 0.121], [0.3011, 0.2139], [0.23, 0.09], [0.352, 0.261]]
+        entropy[:2] = [[0.38, 0.37], [0.21, 0.355]]
+        runs["policy-800-800"].curves |= {"active_fraction": active, "policy_entropy": entropy}
         assert cells(claims.table({"recorded": runs}))[claim] == [paper, ours]
         assert cells(claims.table({"recorded": {}, "this run": runs}))[claim] == [
             paper,
@@ -142,6 +146,12 @@ class TestSpread:
         active = rows["policy-500: active units, first to best epoch"][-1]
         assert active == "12.5 ± 0.0 to 33.0 ± 3.6 %"
         assert rows["baseline-500: test error"][-1] == "not run"
+
+    def test_one_run_that_is_too_short(self):
+        runs = [make_record("policy-800-800", length, 2) for length in (4, 5)]
+        rows = cells(claims.table({"seeds": {"policy-800-800": runs}}))
+        gain = "policy-800-800: active units of layer 1, gain from epoch 1 to 5"
+        assert rows[gain][-1] == "too few epochs"
 
     def test_runs_are_described_where_they_stand_alone(self):
         run = make_record("policy-500")
