@@ -84,7 +84,7 @@ def resume(attributes: dict, facts: dict) -> dict:
     }
     if deciding := [name for name in _DECIDES_BITS if name in changed]:
         logging.getLogger(__name__).warning(
-            "The run goes on with another %s than it began with, so its numbers may differ from "
+            "The run goes on although %s differ from its beginning, so its numbers may not be "
             "those of a run that was never stopped.",
             ", ".join(deciding),
         )

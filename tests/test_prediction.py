@@ -167,3 +167,14 @@ def test_other_choices_are_refused(as_written, options, words):
     """With one sentence."""
     with pytest.raises(ExperimentError, match=words):
         load_prediction(record_of(), **options)
+
+
+def test_only_sampled_masks_make_a_row_depend_on_the_others(as_written):
+    """As the docstring says: the draws of the second layer follow all of the first one's."""
+    for rule in MASK_RULES:
+        predict, X = load_prediction(record_of(), rule=rule), images(6)
+        alone, among_others = predict(X[:1])[0], predict(X)[0]
+        if rule == "sampled":
+            assert np.abs(alone - among_others).max() > 1e-3
+        else:
+            np.testing.assert_allclose(alone, among_others, rtol=1e-5)

@@ -9,11 +9,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import llvmlite.binding
 import numpy as np
 import pytest
 import threadpoolctl
 
 from reinforce_dropout import provenance, records
+from reinforce_dropout.native import vectors
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
@@ -149,3 +151,50 @@ def test_collected_attributes_can_be_recorded(tmp_path):
     curves = dict.fromkeys(names, np.empty(0))
     records.write(tmp_path / "run.hdf5", records.Record(attributes, curves, {}, {}))
     assert records.read(tmp_path / "run.hdf5").attributes == attributes
+
+
+def test_what_decides_the_bits_is_recorded(monkeypatch):
+    for name in [name for name in os.environ if name.startswith(provenance._VARIABLES)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NUMBA_CPU_NAME", "generic")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/somewhere")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell Zen")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTENSOR_FLAGS", "cxx=,base_compiledir=/somewhere,floatX=float32")
+    facts = provenance.collect(["program"])
+    assert shlex.split(facts["environment"]) == [
+        "NUMBA_CPU_NAME=generic",
+        "OPENBLAS_CORETYPE=Haswell Zen",
+        "PYTENSOR_FLAGS=cxx=,floatX=float32",
+    ]
+    assert facts["vector_bytes"] == vectors.VECTOR_BYTES
+    assert facts["threading_layer"] in ("tbb", "omp", "workqueue")
+    name, *features = facts["cpu_features"].split()
+    assert name == llvmlite.binding.get_host_cpu_name()
+    assert "avx512f" in features or vectors.VECTOR_BYTES < 64
+
+
+def test_family_and_model_are_told_apart_under_one_name(monkeypatch):
+    cpuinfo = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: A\nstepping\t: 1\n"
+    read_text = Path.read_text
+
+    def read(path, *arguments, **settings):
+        is_cpuinfo = path == Path("/proc/cpuinfo")
+        return cpuinfo if is_cpuinfo else read_text(path, *arguments, **settings)
+
+    monkeypatch.setattr(Path, "read_text", read)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    facts = provenance.collect(["program"])
+    assert facts["processor"] == "x86_64, cpu family 25, model 17, stepping 1"
+
+
+def test_older_records_lack_some_facts_which_count_as_equal(caplog):
+    now = provenance.collect(["program"])
+    old = {name: now[name] for name in ("command", "git_commit", "host_cpu", "versions")}
+    (entry,) = provenance.resume(old, now)["resumed"]
+    assert entry.keys() == {"time"} and not caplog.records
+    old["versions"] = old["versions"] | {"numpy": "1.0"}
+    resumed = provenance.resume(old | {"resumed": [entry]}, now)["resumed"]
+    assert resumed[0] == entry and resumed[1]["versions"] == now["versions"]
+    (told,) = (r.getMessage() for r in caplog.records)
+    assert "although versions differ" in told

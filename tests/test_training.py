@@ -378,7 +378,7 @@ def test_a_continuation_under_other_facts_is_recorded_and_told(
     assert resumed.items() >= other.items() and began["started"] <= resumed["time"]
     assert resumed.keys() == {"time", *other}
     (told,) = (r.getMessage() for r in caplog.records)
-    assert "another git_commit than it began with" in told
+    assert "although git_commit differ" in told
 
 
 def test_a_continuation_under_the_same_facts_is_recorded_without_a_word(
