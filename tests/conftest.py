@@ -2,6 +2,7 @@
 
 import signal
 
+import pytensor
 import pytest
 from idx import write_dataset
 
@@ -21,3 +22,10 @@ def small_data(tmp_path_factory):
 def small_experiment():
     """Two hidden layers with policies; 250 examples leave a last mini-batch of 10."""
     return Experiment(name="small", n_units=(12, 9), lam=0.001, n_epochs=4, batch_size=20)
+
+
+@pytest.fixture(scope="module")
+def failing_rewrites_raise():
+    """A rewrite that fails is only logged by default: the graph stays right, but slow."""
+    with pytensor.config.change_flags(on_opt_error="raise"):
+        yield

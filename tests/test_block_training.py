@@ -13,6 +13,8 @@ from reinforce_dropout.submatrix import PutSubmatrix, Submatrix
 from reinforce_dropout.trainer import Trainer
 from reinforce_dropout.training import check_execution
 
+pytestmark = pytest.mark.usefixtures("failing_rewrites_raise")
+
 MODES = {"numba": native.mode, "python": lambda: get_mode("FAST_COMPILE")}
 N_IN, N_CLASSES, BATCH = 30, 4, 10
 

@@ -27,6 +27,8 @@ from reinforce_dropout.native.transposed_products import (
     product_transposed,
 )
 
+pytestmark = pytest.mark.usefixtures("failing_rewrites_raise")
+
 # Rows, inputs, outputs: single elements, odd sizes, whole vectors, narrow and wide.
 SHAPES = [(1, 1, 1), (3, 5, 33), (17, 70, 129), (20, 67, 10), (20, 64, 256), (128, 31, 45)]
 SHAPES += [(130, 600, 70), (301, 550, 45)]  # packed weights in two blocks; shared by rows
@@ -267,6 +269,43 @@ def test_other_sums_of_products_stay_right():
     s, W, V = pt.fmatrices("s", "W", "V")
     function = pytensor.function([s, W, V], V + 2 * pt.dot(s, W), mode=native.mode())
     assert_close(function(s_, W_, g_), g_ + 2 * (s_ @ W_))
+
+
+def test_a_product_of_a_transposed_matrix_stays_right():
+    """No weight is updated by it, so it is first a Dot22, then a Dot again."""
+    s_, g_, _ = operands(20, 50, 45, "float32")
+    s, g = pt.fmatrices("s", "g")
+    function = pytensor.function([s, g], pt.dot(s.T, g), mode=native.mode())
+    assert sum(isinstance(op, Dot) for op in compiled_ops(function)) == 1
+    assert_close(function(s_, g_), s_.T @ g_)
+
+
+MASKS = {
+    "matrix": (2, lambda q: (q < 0.3).astype("float32")),
+    "row": (1, lambda q: (q.dimshuffle("x", 0) < 0.3).astype("float32")),
+    "column": (1, lambda q: (q.dimshuffle(0, "x") < 0.3).astype("float32")),
+    "lifted row": (1, lambda q: (q < 0.3).astype("float32")[None]),
+    "lifted column": (1, lambda q: (q < 0.3).astype("float32")[:, None]),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_only_masks_of_the_products_shape_spare_work(kind):
+    """A decision for a whole row or column does not say which entries the kernel can skip."""
+    _, g_, W_ = operands(20, 50, 45, "float32")
+    ndim, mask = MASKS[kind]
+    size = {"matrix": (20, 50), "row": 50, "column": 20}[kind.removeprefix("lifted ")]
+    q_ = np.random.default_rng(1).random(size, dtype="float32")
+    g, W, q = (
+        pt.fmatrix("g"),
+        pt.fmatrix("W"),
+        pt.tensor("q", shape=(None,) * ndim, dtype="float32"),
+    )
+    function = pytensor.function([g, W, q], pt.dot(g, W.T) * mask(q), mode=native.mode())
+    masked = any(isinstance(op, MaskedProductTransposed) for op in compiled_ops(function))
+    assert masked == (kind == "matrix")
+    u = (q_ < 0.3).astype("float32")
+    assert_close(function(g_, W_, q_), (g_ @ W_.T) * (u[:, None] if "column" in kind else u))
 
 
 @pytest.mark.parametrize("inplace", [True, False])

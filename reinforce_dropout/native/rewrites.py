@@ -68,7 +68,7 @@ def merge_rank_updates(fgraph, node):
 def dot22_to_product(fgraph, node):
     """``Dot22`` becomes a product with W or with its transpose, or ``Dot`` again."""
     x, y = node.inputs
-    if x.dtype not in _DTYPES or _untransposed(x):
+    if x.dtype not in _DTYPES or _untransposed(x) is not None:
         return [dot(x, y)]
     W = _untransposed(y)
     return [Products()(x, y) if W is None else ProductTransposed()(x, W)]
@@ -118,13 +118,14 @@ def _is_mask(variable):
 
 @node_rewriter([Elemwise])
 def mask_product_transposed(fgraph, node):
-    """``(g @ W.T) * u`` with a mask u: what u drops is not computed."""
+    """``(g @ W.T) * u`` with a mask u of that shape: what u drops is not computed."""
     if not isinstance(node.op.scalar_op, Mul):
         return None
     for x in node.inputs:
         if x.owner and type(x.owner.op) is ProductTransposed and len(fgraph.clients[x]) == 1:
             for u in node.inputs:
-                if _is_mask(u) and u.dtype == x.dtype:
+                same = u.type.dtype == x.type.dtype and u.type.broadcastable == x.type.broadcastable
+                if same and _is_mask(u):
                     masked = MaskedProductTransposed()(*x.owner.inputs, u)
                     return [node.op(*[masked if v is x else v for v in node.inputs])]
     return None
