@@ -8,9 +8,30 @@ import llvmlite.binding
 import llvmlite.ir as ir
 from numba import types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-HAS_AVX512 = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
+
+def _has_wide_registers():
+    """Whether 16 floats fit a register of the processor that Numba compiles for.
+
+    Numba's settings NUMBA_CPU_NAME and NUMBA_CPU_FEATURES may name another than this machine's. The
+    name of a processor does not tell its registers, so LLVM adds two vectors, and its code does.
+    """
+    triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
+    machine = llvmlite.binding.Target.from_triple(triple).create_target_machine(
+        cpu=cpu, features=features
+    )
+    floats = ir.VectorType(ir.FloatType(), 16)
+    module = ir.Module()
+    function = ir.Function(module, ir.FunctionType(floats, [floats, floats]), "add")
+    builder = ir.IRBuilder(function.append_basic_block())
+    builder.ret(builder.fadd(*function.args))
+    return "%zmm" in machine.emit_assembly(llvmlite.binding.parse_assembly(str(module)))
+
+
+#: Whether the registers are those of AVX-512.
+HAS_AVX512 = _has_wide_registers()
 #: Bytes in one vector.
 VECTOR_BYTES = 64 if HAS_AVX512 else 32
 
