@@ -55,6 +55,21 @@ class PutSubmatrix(Op):
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy."""
         W, rows, columns, V, scale = inputs
+        check_part(V, rows, columns)
         result = W if self.inplace else W.copy()
         result[np.ix_(rows, columns)] = scale * V
         output_storage[0][0] = result
+
+
+def check_part(V, rows, columns):
+    """Refuse a part V that is not one number for each of the rows and columns; Numba compiles it.
+
+    Raises
+    ------
+    ValueError
+    """
+    if V.shape != (rows.size, columns.size):
+        raise ValueError(
+            "a part of a matrix has the wrong shape: it needs one row and one column for each "
+            "number that is given."
+        )

@@ -4,7 +4,7 @@ from hashlib import sha256
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
-_ELSEWHERE = [_FOLDER.parent / "alignment.py", _FOLDER.parent / "packed.py"]
+_ELSEWHERE = [_FOLDER.parent / name for name in ("alignment.py", "packed.py", "submatrix.py")]
 _SOURCES = sorted(_FOLDER.glob("*.py")) + _ELSEWHERE
 
 VERSION = int.from_bytes(

@@ -22,6 +22,7 @@ from reinforce_dropout.native.non_zeros import (
     count_non_zeros,
     non_zeros_by_block,
 )
+from reinforce_dropout.native.shapes import check_product
 from reinforce_dropout.native.sharing import share, threads_for
 from reinforce_dropout.native.simd import SPAN_BYTES, TILE_BYTES, TILE_ROWS, combine_rows
 from reinforce_dropout.native.tiles import tiles
@@ -177,6 +178,8 @@ def products(s, W, Z):
     they multiply in W or Z is infinite or NaN; but many rows without a Z, of a network without
     policies, are computed densely: that is what speed-ups by leaving out units are compared with.
     """
+    check_product(s, W)
+    check_product(s, Z)
     s, W, Z = np.ascontiguousarray(s), np.ascontiguousarray(W), np.ascontiguousarray(Z)
     n_rows, n_W, n_Z = s.shape[0], W.shape[1], Z.shape[1]
     s_W, s_Z = np.empty((n_rows, n_W), s.dtype), np.empty((n_rows, n_Z), s.dtype)

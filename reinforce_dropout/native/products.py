@@ -16,6 +16,7 @@ from pytensor.tensor.type import tensor
 from reinforce_dropout.native.digest import VERSION
 from reinforce_dropout.native.forward_products import products
 from reinforce_dropout.native.rank_updates import rank_updates
+from reinforce_dropout.native.shapes import check_masked, check_update
 from reinforce_dropout.native.transposed_products import (
     masked_product_transposed,
     product_transposed,
@@ -73,7 +74,10 @@ class ProductTransposed(Op):
 
 
 class MaskedProductTransposed(ProductTransposed):
-    """``g @ W.T`` where the mask u (n_rows, n_in) is not zero; zero or the product elsewhere."""
+    """``g @ W.T`` where the mask u (n_rows, n_in) is not zero; only for a multiplication by u.
+
+    Elsewhere the result is zero or the product, as the kernel finds faster.
+    """
 
     def make_node(self, g, W, u):
         """Build the node; its output has u's shape."""
@@ -81,7 +85,8 @@ class MaskedProductTransposed(ProductTransposed):
 
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy, for linkers other than Numba's."""
-        g, W, _ = inputs
+        g, W, u = inputs
+        check_masked.py_func(g, W, u)
         output_storage[0][0] = np.dot(g, W.T)
 
 
@@ -121,6 +126,7 @@ class RankUpdates(Op):
         for storage, W, g, beta in zip(
             output_storage, updates[::3], updates[1::3], updates[2::3], strict=True
         ):
+            check_update.py_func(s, W, g)
             result = W if self.inplace else W.copy()
             result *= beta
             result += np.dot(s.T, g)

@@ -14,6 +14,7 @@ from reinforce_dropout.native.non_zeros import (
     count_by_column,
     non_zeros_by_column,
 )
+from reinforce_dropout.native.shapes import check_update
 from reinforce_dropout.native.sharing import share, threads_for
 from reinforce_dropout.native.simd import SPAN_BYTES, TILE_BYTES, TILE_ROWS, combine_rows
 from reinforce_dropout.native.tiles import tiles
@@ -105,6 +106,8 @@ def rank_updates(s, W, g_W, beta_W, Z, g_Z, beta_Z):
     columns. Where most entries of `s` are zero they contribute nothing, even if what they multiply
     in g is infinite or NaN.
     """
+    check_update(s, W, g_W)
+    check_update(s, Z, g_Z)
     s, g_W, g_Z = np.ascontiguousarray(s), with_aligned_rows(g_W), with_aligned_rows(g_Z)
     firsts = count_by_column(s)
     n_entries, n_columns = firsts[-1], W.shape[1] + Z.shape[1]

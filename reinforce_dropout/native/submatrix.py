@@ -11,14 +11,17 @@ from pytensor.link.numba.dispatch.basic import (
 )
 
 from reinforce_dropout.native.digest import VERSION
+from reinforce_dropout.native.shapes import check_places
 from reinforce_dropout.native.sharing import share, threads_for
-from reinforce_dropout.submatrix import PutSubmatrix, Submatrix
+from reinforce_dropout.submatrix import PutSubmatrix, Submatrix, check_part
 
 #: An element is far from the core: it takes as long as so many multiplications; see
 #: `sharing.threads_for`.
 _ELEMENT = 16
 #: Shares are whole numbers of so many rows, as those of the tiles of a product.
 _ROWS = 4
+
+_check_part = numba.njit(check_part)
 
 
 @numba.njit
@@ -48,6 +51,9 @@ def _by_threads(do_rows):
 
     @numba.njit
     def do_all(W, rows, columns, factor, V):
+        check_places(W.shape[0], rows)
+        check_places(W.shape[1], columns)
+        _check_part(V, rows, columns)
         n_parts = threads_for(_ELEMENT * V.size)
         if n_parts == 1:
             do_rows(0, rows.size, W, rows, columns, factor, V)

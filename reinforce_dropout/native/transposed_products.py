@@ -14,6 +14,7 @@ from reinforce_dropout.native.non_zeros import (
     count_by_column,
     non_zeros_by_column,
 )
+from reinforce_dropout.native.shapes import check_masked, check_transposed
 from reinforce_dropout.native.sharing import share, threads_for
 from reinforce_dropout.native.simd import DOT_ROWS, DOT_TILE, dot_rows, dot_tile
 from reinforce_dropout.native.vectors import address
@@ -84,6 +85,7 @@ def _narrow_product_transposed(g, W):
 @numba.njit
 def product_transposed(g, W):
     """``g @ W.T``, shape (n_rows, n_in), for g (n_rows, n_out) and W (n_in, n_out)."""
+    check_transposed(g, W)
     g, W = np.ascontiguousarray(g), np.ascontiguousarray(W)
     n_in, n_out = W.shape
     if n_out < FEW_COLUMNS:
@@ -121,7 +123,8 @@ def _masked_in_parallel(n_parts, out, g, W, rows, firsts):
 
 @numba.njit
 def masked_product_transposed(g, W, u):
-    """``g @ W.T`` where the mask u (n_rows, n_in) is not zero; the rest is not meant to be used."""
+    """``g @ W.T`` where the mask u (n_rows, n_in) is not zero; multiply by u what comes out."""
+    check_masked(g, W, u)
     g, W, u = np.ascontiguousarray(g), np.ascontiguousarray(W), np.ascontiguousarray(u)
     n_in, n_out = W.shape
     if n_out < FEW_COLUMNS:
