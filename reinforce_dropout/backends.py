@@ -36,7 +36,6 @@ from pytensor.graph.rewriting.basic import dfs_rewriter, node_rewriter
 from pytensor.link.c.exceptions import CompileError
 from pytensor.tensor.math import Sum
 
-from reinforce_dropout import pcg64
 from reinforce_dropout.errors import BackendError
 
 AUTO = ("numba", "jax", "c")
@@ -139,9 +138,9 @@ def function(inputs, outputs, **options):
 def generator_state(function, rng):
     """Return the state of a random generator as a compiled function left it.
 
-    NumPy's generator has a state of its own to show.  Under JAX and Numba a copy of its state, made
-    into a dict of arrays or into an array, is put into the compiled function, and `rng` is not
-    updated.  All stand in the function's own storage.
+    Under JAX every function compiled with `rng` holds a copy of its state and never updates `rng`:
+    two functions of one generator draw the same numbers, and ``rng.set_value`` changes neither.  On
+    the other backends the functions advance `rng` itself and continue one stream.
 
     Parameters
     ----------
@@ -153,24 +152,20 @@ def generator_state(function, rng):
     dict
         Of what JSON can hold, for `set_generator_state`.
     """
-    generator = _storage(function, rng)[0]
-    if isinstance(generator, np.random.Generator):
-        return generator.bit_generator.state
-    if isinstance(generator, np.ndarray):
-        return pcg64.state_of(generator)
-    # The rest of the dict is what became of NumPy's state, and never changes.
-    return {"jax_state": np.asarray(generator["jax_state"]).tolist()}
+    held = _storage(function, rng)[0]
+    if isinstance(held, dict):
+        # The rest of the dict is what became of NumPy's state, and never changes.
+        return {"jax_state": np.asarray(held["jax_state"]).tolist()}
+    return rng.get_value(borrow=True).bit_generator.state
 
 
 def set_generator_state(function, rng, state):
     """Put back what `generator_state` returned for the same graph on the same backend."""
     storage = _storage(function, rng)
-    if isinstance(storage[0], np.random.Generator):
-        storage[0].bit_generator.state = state
-    elif isinstance(storage[0], np.ndarray):
-        storage[0] = pcg64.words_of(state)
-    else:
+    if isinstance(storage[0], dict):
         storage[0] = storage[0] | {"jax_state": np.asarray(state["jax_state"], "uint32")}
+    else:
+        rng.get_value(borrow=True).bit_generator.state = state
 
 
 def _storage(function, shared):

@@ -6,8 +6,11 @@ import pytensor.tensor as pt
 import pytest
 from pytensor.compile.mode import get_mode
 
-from reinforce_dropout import backends, native, pcg64, threads
+from reinforce_dropout import backends, native, threads
+from reinforce_dropout.native.pcg64 import own_words
 from reinforce_dropout.native.uniforms import Uniforms
+
+pytestmark = pytest.mark.usefixtures("failing_rewrites_raise")
 
 
 def compile_two_draws(generator, mode=None, second=pt.random.uniform):
@@ -24,11 +27,17 @@ def n_native_draws(function):
     return sum(isinstance(node.op, Uniforms) for node in function.maker.fgraph.apply_nodes)
 
 
-def test_a_state_survives_the_way_to_words_and_back():
-    state = np.random.default_rng(7).bit_generator.state
-    words = pcg64.words_of(state)
+def test_words_are_the_generators_own_memory():
+    generator = np.random.default_rng(7)
+    words, state = own_words(generator), generator.bit_generator.state["state"]
     assert words.dtype == "uint64" and words.shape == (4,)
-    assert pcg64.state_of(words) == state
+    s_low, s_high, c_low, c_high = words.tolist()
+    assert state == {"state": s_low + (s_high << 64), "inc": c_low + (c_high << 64)}
+    generator.random()
+    assert words.tolist() != [s_low, s_high, c_low, c_high]
+    words[:] = s_low, s_high, c_low, c_high
+    assert generator.random() == np.random.default_rng(7).random()
+    assert own_words(np.random.Generator(np.random.MT19937(1))) is None
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
@@ -82,6 +91,58 @@ def test_what_is_not_suited_is_left_to_pytensor(generator, second):
     for n in (5, 2):
         for ours, theirs in zip(draw(n), plain(n), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+def compile_shared(mode):
+    """Return a shared generator and a function that draws 3 from it, compiled on demand."""
+    rng = pytensor.shared(np.random.default_rng(3))
+
+    def compile_draw(update=True, mode=mode):
+        next_rng, numbers = pt.random.uniform(size=(1, 3), rng=rng, return_next_rng=True)
+        updates = [(rng, next_rng)] if update else []
+        return pytensor.function([], numbers, updates=updates, mode=mode)
+
+    return rng, compile_draw
+
+
+@pytest.mark.parametrize("mode", ["native", "NUMBA"])
+def test_functions_of_one_generator_continue_its_stream(mode):
+    """As PyTensor's own do, which may draw from the same generator; one is compiled in between."""
+    rng, compile_draw = compile_shared(native.mode() if mode == "native" else get_mode(mode))
+    first, expected = compile_draw(), np.random.default_rng(3)
+
+    def assert_next(draw):
+        np.testing.assert_array_equal(draw(), expected.uniform(size=(1, 3)))
+        assert rng.get_value().bit_generator.state == expected.bit_generator.state
+
+    assert_next(first)
+    second, plain, peek = compile_draw(), compile_draw(mode=get_mode("NUMBA")), compile_draw(False)
+    for draw in (second, first, plain, second, first):
+        np.testing.assert_array_equal(peek(), peek())
+        assert_next(draw)
+
+
+@pytest.mark.parametrize("mode", ["native", "NUMBA"])
+def test_a_generator_can_be_replaced(mode):
+    rng, compile_draw = compile_shared(native.mode() if mode == "native" else get_mode(mode))
+    draw = compile_draw()
+    draw()
+    for borrow in (False, True):
+        generator = np.random.default_rng(8)
+        rng.set_value(generator, borrow=borrow)
+        expected = np.random.default_rng(8)
+        for _ in range(2):
+            np.testing.assert_array_equal(draw(), expected.uniform(size=(1, 3)))
+        untouched = np.random.default_rng(8).bit_generator.state
+        assert borrow or generator.bit_generator.state == untouched
+
+
+def test_a_generator_of_another_kind_is_refused():
+    rng, compile_draw = compile_shared(native.mode())
+    draw = compile_draw()
+    rng.set_value(np.random.Generator(np.random.MT19937(1)))
+    with pytest.raises(ValueError, match="no longer a PCG64: set it to one"):
+        draw()
 
 
 def test_python_draws_the_same():

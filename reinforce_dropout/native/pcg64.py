@@ -6,8 +6,11 @@ Number Generation", 2014; the mixing is called XSL-RR there). A thread begins wh
 numbers of those before it leads.
 """
 
+import ctypes
+
 import llvmlite.ir as ir
 import numba
+import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
@@ -15,13 +18,37 @@ from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.native.sharing import share, threads_for
 from reinforce_dropout.native.vectors import INT, Vectors, address, counted_loop
 
-__all__ = ["fill_with_uniforms"]
+__all__ = ["fill_with_uniforms", "own_words"]
 
 _STATE = ir.IntType(128)
 _A = _STATE(0x2360ED051FC65DA44385DF649FCCF645)
 
 #: Drawing a number takes as long as so many multiplications; see `sharing.threads_for`.
 _DRAW = 40
+
+
+def own_words(generator):
+    """Return the memory in which a generator keeps its state: what is written there is its state.
+
+    Parameters
+    ----------
+    generator : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray (4,) uint64 or None
+        Of s, then of c, each the low word first; it lives as long as the generator. None if the
+        generator is no PCG64, or if NumPy was compiled to keep the state in another order.
+    """
+    bits = getattr(generator, "bit_generator", None)
+    if type(bits) is not np.random.PCG64:
+        return None
+    # The first member of NumPy's struct points to the two numbers.
+    place = ctypes.c_void_p.from_address(bits.ctypes.state_address).value
+    words = np.frombuffer((ctypes.c_uint64 * 4).from_address(place), "uint64")
+    state = bits.state["state"]
+    expected = [word for n in (state["state"], state["inc"]) for word in (n % 2**64, n >> 64)]
+    return words if words.tolist() == expected else None
 
 
 @numba.njit(parallel=True)
@@ -33,7 +60,7 @@ def fill_with_uniforms(numbers, words):
     numbers : ndarray of float32 or float64
         C-ordered. What is drawn has 53 bits, which float32 rounds.
     words : ndarray (4,) uint64
-        The state, see `pcg64.words_of`; it is advanced.
+        The state, see `own_words`; it is advanced.
     """
     n_parts = threads_for(_DRAW * numbers.size)
     for part in numba.prange(n_parts):
@@ -83,7 +110,8 @@ def _jump(typingctx, words, n):
     def codegen(context, builder, signature, args):
         words, n = args
         s, c = (_load(builder, words, i) for i in range(2))
-        for i, word in enumerate(_halves(builder, _after(builder, s, c, n))):
+        high, low = _halves(builder, _after(builder, s, c, n))
+        for i, word in enumerate((low, high)):
             builder.store(word, _word(builder, words, i))
         return context.get_dummy_value()
 
@@ -95,8 +123,8 @@ def _word(builder, words, i):
 
 
 def _load(builder, words, i):
-    """Return number i of 128 bits: two words, the higher one first."""
-    high, low = (
+    """Return number i of 128 bits: two words, the low one first."""
+    low, high = (
         builder.zext(builder.load(_word(builder, words, 2 * i + j)), _STATE) for j in range(2)
     )
     return builder.or_(builder.shl(high, _STATE(64)), low)

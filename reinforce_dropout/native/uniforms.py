@@ -2,8 +2,9 @@
 
 Handing a ``numpy.random.Generator`` to Numba costs 45 microseconds a call, more than drawing the
 masks of a mini-batch. So where all that is drawn from a shared generator is uniform from 0 to 1,
-the compiled function holds a copy of the generator's state in its place: the same numbers, bit for
-bit. As under JAX the shared generator itself is not advanced then; see `backends.generator_state`.
+the compiled function gets an array instead: the memory in which the generator keeps its state. It
+draws the same numbers, bit for bit, and advances the generator. Functions that share a generator
+continue one stream, and its ``get_value`` and ``set_value`` work, as in PyTensor's own modes.
 """
 
 import copy
@@ -26,8 +27,7 @@ from pytensor.tensor.type import matrix
 from pytensor.tensor.type_other import NoneTypeT
 
 from reinforce_dropout.native.digest import VERSION
-from reinforce_dropout.native.pcg64 import fill_with_uniforms
-from reinforce_dropout.pcg64 import words_of
+from reinforce_dropout.native.pcg64 import fill_with_uniforms, own_words
 
 __all__ = ["NativeLinker", "Uniforms", "use_uniforms"]
 
@@ -94,8 +94,7 @@ def _is_shared_pcg64(variable):
         isinstance(variable, SharedVariable) and isinstance(variable.type, RandomGeneratorType)
     ):
         return False
-    generator = variable.get_value(borrow=True)
-    return isinstance(getattr(generator, "bit_generator", None), np.random.PCG64)
+    return own_words(variable.get_value(borrow=True)) is not None
 
 
 @graph_rewriter
@@ -107,16 +106,45 @@ def use_uniforms(fgraph):
             fgraph.replace_all_validate(list(zip(node.outputs, new, strict=True)))
 
 
+class _Words(list):
+    """Storage of one element: the words of the generator in another storage, to read and replace.
+
+    Parameters
+    ----------
+    storage : list
+        Whose element is the generator. It may be replaced, as ``set_value`` does.
+    """
+
+    def __init__(self, storage):
+        super().__init__([None])
+        self._storage = storage
+        self._generator = self._words = None
+
+    def __getitem__(self, index):
+        generator = self._storage[0]
+        if generator is not self._generator:
+            self._words = own_words(generator)
+            if self._words is None:
+                raise ValueError(
+                    "a compiled function draws from a generator that is no longer a PCG64: set it "
+                    "to one, such as numpy.random.default_rng(seed), or compile the function again."
+                )
+            self._generator = generator  # which keeps the memory of the words
+        return self._words
+
+    def __setitem__(self, index, words):
+        self[0][:] = words
+
+
 class NativeLinker(NumbaLinker):
-    """Numba's linker, with arrays in place of the generators that only :class:`Uniforms` reads."""
+    """Numba's linker, with arrays instead of the generators that only :class:`Uniforms` reads."""
 
     def fgraph_convert(self, fgraph, input_storage, storage_map, **kwargs):
         """Convert the graph, after a change of its storage."""
         for i, rng in enumerate(fgraph.inputs):
             draws = _is_shared_pcg64(rng) and _draws(fgraph, rng, _reads_words)
             if draws:
-                state = rng.get_value(borrow=True).bit_generator.state
-                storage_map[rng] = input_storage[i] = [words_of(state)]
+                storage_map[rng] = input_storage[i] = _Words(rng.container.storage)
         return super().fgraph_convert(
             fgraph, input_storage=input_storage, storage_map=storage_map, **kwargs
         )
