@@ -16,16 +16,14 @@ name        shape                                   what
 rounded up to whole vectors. What lies beyond a block's own units and instances is never used.
 
 The Ops compute with NumPy here; under Numba, `native` compiles them. They have no code for JAX.
-Numbers are float32 or float64, of one dtype in an Op.
+Numbers are float32 or float64, of one dtype in an Op.  None of them defines a gradient: training
+cuts its operands out of the matrices instead, see `submatrix`.
 """
 
 import numpy as np
 import pytensor.tensor as pt
-from pytensor.gradient import DisconnectedType, pullback
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
-
-from reinforce_dropout import blocks
 
 LANES = 16
 """Numbers in a vector: blocks of more than one instance are padded to a multiple."""
@@ -55,39 +53,8 @@ class _BlockOp(Op):
         size = self.instances_per_block
         return [slice(i, min(i + size, n_rows)) for i in range(0, n_rows, size)]
 
-    def connection_pattern(self, node):
-        """Tell that masks and numbers of rows are not differentiated."""
-        return [[v.dtype.startswith("float")] for v in node.inputs]
 
-
-class Pack(_BlockOp):
-    """Leave out the units that are not in use: s (m_b, n_units), active -> packed."""
-
-    def make_node(self, s, active):
-        """Build the node."""
-        s, active = _numbers(s, 2), _mask(active)
-        return Apply(self, [s, active], [pt.tensor3(dtype=s.dtype)])
-
-    def perform(self, node, inputs, output_storage):
-        """Compute with NumPy."""
-        output_storage[0][0] = self._pack(*inputs)
-
-    def _pack(self, s, active):
-        rows = self._rows(len(s))
-        check(active, len(rows), s.shape[1])
-        packed = _zeros(active, padded_width(self.instances_per_block), s.dtype)
-        for block, units, own in zip(packed, active, rows, strict=True):
-            block[: units.sum(), : own.stop - own.start] = s[own, units].T
-        return packed
-
-    def pullback(self, inputs, outputs, cotangents):
-        """Unpack the cotangent."""
-        s, active = inputs
-        dense = Unpack(self.instances_per_block)(cotangents[0], active, s.shape[0])
-        return [dense, DisconnectedType()()]
-
-
-class PackInUse(Pack):
+class PackInUse(_BlockOp):
     """Leave out the units that are zero for all instances: s (m_b, n_units) -> packed, active."""
 
     def make_node(self, s):
@@ -100,17 +67,12 @@ class PackInUse(Pack):
         (s,) = inputs
         rows = self._rows(len(s))
         active = np.zeros((len(rows), s.shape[1]), bool)
-        for units, block in zip(active, rows, strict=True):
-            units[:] = (s[block] != 0).any(axis=0)
-        output_storage[0][0], output_storage[1][0] = self._pack(s, active), active
-
-    def connection_pattern(self, node):
-        """Tell that the mask has no gradient."""
-        return [[True, False]]
-
-    def pullback(self, inputs, outputs, cotangents):
-        """Unpack the cotangent."""
-        return super().pullback([*inputs, outputs[1]], outputs, cotangents)[:1]
+        for units, own in zip(active, rows, strict=True):
+            units[:] = (s[own] != 0).any(axis=0)
+        packed = _zeros(active, padded_width(self.instances_per_block), s.dtype)
+        for block, units, own in zip(packed, active, rows, strict=True):
+            block[: units.sum(), : own.stop - own.start] = s[own, units].T
+        output_storage[0][0], output_storage[1][0] = packed, active
 
 
 class _OfPacked(_BlockOp):
@@ -142,12 +104,6 @@ class Unpack(_OfPacked):
             s[own, units] = block[: units.sum(), : own.stop - own.start].T
         output_storage[0][0] = s
 
-    def pullback(self, inputs, outputs, cotangents):
-        """Pack the cotangent."""
-        _, active, _ = inputs
-        packed = Pack(self.instances_per_block)(cotangents[0], active)
-        return [packed, DisconnectedType()(), DisconnectedType()()]
-
 
 class BlockLogits(_OfPacked):
     """``z = s Z + o`` with the mean s of each block's own instances, zero for units not in use.
@@ -174,15 +130,6 @@ class BlockLogits(_OfPacked):
             mean = block[: units.sum(), : own.stop - own.start].mean(axis=1)
             logits[:] = mean @ Z[units] + o
         output_storage[0][0] = z
-
-    def pullback(self, inputs, outputs, cotangents):
-        """Differentiate the same of what is not packed."""
-        packed, active, n_rows, panels, o = inputs
-        s = Unpack(self.instances_per_block)(packed, active, n_rows)
-        Z = panels.transpose(1, 0, 2).reshape((active.shape[1], -1))[:, : o.shape[0]]
-        z = blocks.block_mean(s, self.instances_per_block) @ Z + o
-        d_packed, *d_theta = pullback(z, [packed, panels, o], cotangents[0])
-        return [d_packed, DisconnectedType()(), DisconnectedType()(), *d_theta]
 
 
 class PackedProduct(_BlockOp):
@@ -212,22 +159,6 @@ class PackedProduct(_BlockOp):
             weights = Wt[np.ix_(units, units_below)]
             result[: len(weights)] = weights @ s[: weights.shape[1]] + b[units, None]
         output_storage[0][0] = out
-
-    def pullback(self, inputs, outputs, cotangents):
-        """Swap above and below for the activations, unpack both sides for the weights."""
-        packed, below, Wt, b, above = inputs
-        (g,) = cotangents
-        unpack = Unpack(padded_width(self.instances_per_block))
-        n_columns = packed.shape[0] * packed.shape[2]
-        dense_g, dense_s = unpack(g, above, n_columns), unpack(packed, below, n_columns)
-        zeros = pt.zeros((Wt.shape[1],), dtype=Wt.dtype)
-        return [
-            PackedProduct(self.instances_per_block)(g, above, Wt.T, zeros, below),
-            DisconnectedType()(),
-            pt.dot(dense_g.T, dense_s),
-            dense_g.sum(axis=0),
-            DisconnectedType()(),
-        ]
 
 
 def check(active, n_blocks, n_units):

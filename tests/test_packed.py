@@ -6,9 +6,8 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
-from pytensor.gradient import verify_grad
 from pytensor.graph.replace import graph_replace
-from reference import AS_WRITTEN, compiled
+from reference import compiled
 
 from reinforce_dropout import native, threads
 from reinforce_dropout.native import packed as kernels
@@ -16,7 +15,6 @@ from reinforce_dropout.native import packed_product as product_kernels
 from reinforce_dropout.native.block_logits import block_logits
 from reinforce_dropout.packed import (
     BlockLogits,
-    Pack,
     PackedProduct,
     PackInUse,
     Unpack,
@@ -44,6 +42,17 @@ def masks(n_blocks, n_units, how, seed=0):
     return active
 
 
+def pack(s, active, size):
+    """Return what the units in use do, by plain NumPy; NaN for what a block does not use."""
+    capacity = active.sum(axis=1).max(initial=0)
+    packed = np.full((len(active), capacity, padded_width(size)), np.nan, s.dtype)
+    for k, (block, units) in enumerate(zip(packed, active, strict=True)):
+        own = s[k * size : (k + 1) * size, units].T
+        block[: len(own)] = 0
+        block[: len(own), : own.shape[1]] = own
+    return packed
+
+
 class Blocks:
     """Operands of a layer and what plain NumPy makes of them; NaN wherever nothing may be read."""
 
@@ -62,7 +71,7 @@ class Blocks:
         self.o = rng(7).normal(size=n_units).astype(dtype)
         self.logits = np.reshape(means, (self.n_blocks, n_in)).astype(dtype) @ Z + self.o
         self.product = (self.s_below @ self.Wt.T + self.b) * self.above[self.block]
-        self.s[~self.below[self.block]] = np.nan
+        self.packed = pack(self.s_below, self.below, size)
         self.Wt[:, ~self.below.any(axis=0)] = np.nan
         self.Wt[~self.above.any(axis=0)] = np.inf
         self.b[~self.above.any(axis=0)] = np.nan
@@ -70,17 +79,13 @@ class Blocks:
         self.Z = in_panels(Z)
 
     def operands(self):
-        return self.s, self.below, self.Wt, self.b, self.above, self.Z, self.o
+        n_rows = np.int64(self.n_rows)
+        return self.packed, self.below, n_rows, self.Wt, self.b, self.above, self.Z, self.o
 
-    def assert_right(self, packed, logits, product, s, dense):
+    def assert_right(self, logits, product, s, dense):
         """Check all results of a layer."""
         width = padded_width(self.size)
-        capacity = self.below.sum(axis=1).max(initial=0)
-        assert packed.shape == (self.n_blocks, capacity, width)
-        for k, block in enumerate(packed):
-            own = self.s_below[self.block == k][:, self.below[k]].T
-            np.testing.assert_array_equal(block[: own.shape[0], : own.shape[1]], own)
-        assert np.isfinite(packed).all() and np.isfinite(product).all()
+        assert np.isfinite(product).all()
         assert product.shape == (self.n_blocks, self.above.sum(axis=1).max(initial=0), width)
         np.testing.assert_array_equal(s, self.s_below)
         for found, expected in ((logits, self.logits), (dense, self.product)):
@@ -91,30 +96,25 @@ class Blocks:
 
 def graph(size, dtype):
     """Return the operands' variables and all that a layer computes of them."""
-    s, Wt, b = pt.matrix(dtype=dtype), pt.matrix(dtype=dtype), pt.vector(dtype=dtype)
+    packed, Wt, b = pt.tensor3(dtype=dtype), pt.matrix(dtype=dtype), pt.vector(dtype=dtype)
     Z, o = pt.tensor3(dtype=dtype), pt.vector(dtype=dtype)
     below, above = pt.bmatrix().astype("bool"), pt.bmatrix().astype("bool")
-    packed = Pack(size)(s, below)
-    product = PackedProduct(size)(packed, below, Wt, b, above)
-    n_rows = s.shape[0]
+    product, n_rows = PackedProduct(size)(packed, below, Wt, b, above), pt.lscalar()
     outputs = [
-        packed,
         BlockLogits(size)(packed, below, n_rows, Z, o),
         product,
         Unpack(size)(packed, below, n_rows),
         Unpack(size)(product, above, n_rows),
     ]
-    return [s, below, Wt, b, above, Z, o], outputs
+    return [packed, below, n_rows, Wt, b, above, Z, o], outputs
 
 
 def by_kernels(case):
     """Call the kernels, as the native mode does."""
-    size, width, n = case.size, padded_width(case.size), case.n_rows
-    s, below, Wt, b, above, Z, o = case.operands()
-    packed = kernels.pack(s, below, size, width)
+    size, width = case.size, padded_width(case.size)
+    packed, below, n, Wt, b, above, Z, o = case.operands()
     product = product_kernels.packed_product(packed, below, Wt, b, above, width)
     return (
-        packed,
         block_logits(packed, below, n, Z, o, size, width),
         product,
         kernels.unpack(packed, below, n, size, width),
@@ -134,7 +134,7 @@ def by_native_mode():
     transposed = [v.T.type() for v in inputs]
     views = dict(zip(inputs, [v.T for v in transposed], strict=True))
     f = pytensor.function(transposed, graph_replace(outputs, views), mode=native.mode())
-    return lambda *operands: f(*(np.ascontiguousarray(a.T) for a in operands))
+    return lambda *operands: f(*(np.asarray(a.T, order="C") for a in operands))
 
 
 CALLS = {
@@ -167,7 +167,7 @@ def test_compiled_graph_equals_numpys():
 def test_weights_that_only_other_blocks_need_are_not_read(size, dtype):
     """One block at a time, the weights of whatever it drops are NaN."""
     case = Blocks(size, (2 * size + 3, 37, 29), dtype)
-    s = np.where(case.below[case.block], case.s, 0).astype(dtype)
+    s = case.s_below
     perform = by_perform(size, dtype)
     Wt = rng(4).normal(size=case.Wt.shape).astype(dtype)
     b = rng(5).normal(size=case.b.shape).astype(dtype)
@@ -175,6 +175,7 @@ def test_weights_that_only_other_blocks_need_are_not_read(size, dtype):
         own = case.block == k
         case.s, case.below, case.above = s[own], case.below[[k]], case.above[[k]]
         case.n_rows = own.sum()
+        case.packed = pack(s[own], case.below, size)
         case.Wt, case.b = Wt.copy(), b.copy()
         case.Wt[:, ~case.below[0]] = np.nan
         case.Wt[~case.above[0]] = np.nan
@@ -200,8 +201,7 @@ def test_units_in_use(size, dtype):
         for packed, active in (f(s), kernels.pack_in_use(s, size, width)):
             assert active.dtype == bool
             np.testing.assert_array_equal(active, np.reshape(expected, (n_blocks, 37)))
-            again = kernels.pack(s, active, size, width)
-            for own, units, block in zip(again, active, packed, strict=True):
+            for own, units, block in zip(pack(s, active, size), active, packed, strict=True):
                 np.testing.assert_array_equal(block[: units.sum()], own[: units.sum()])
 
 
@@ -212,7 +212,7 @@ def test_threads_change_no_bit(size):
     results = []
     for n_threads in (1, 2):
         with threads.limited(n_threads):
-            packed, active = kernels.pack_in_use(case.s, size, padded_width(size))
+            packed, active = kernels.pack_in_use(case.s_below, size, padded_width(size))
             unpacked = kernels.unpack(packed, active, case.n_rows, size, padded_width(size))
             results.append([active, unpacked, *by_kernels(case)])
     for a, b in zip(*results, strict=True):
@@ -224,7 +224,7 @@ def test_kernels_write_nothing_beyond_their_results(size):
     """What they fill stands between two guards, and not a number of it is left as it was."""
     case = Blocks(size, (101, 70, 45), "float32")
     width = padded_width(size)
-    packed = kernels.pack(case.s, case.below, size, width)
+    packed = case.packed
 
     def guarded(shape):
         buffer = np.full(np.prod(shape) + 128, 7, "float32")
@@ -234,7 +234,7 @@ def test_kernels_write_nothing_beyond_their_results(size):
     buffer, out = guarded(shape)
     product_kernels._product_blocks(packed, case.below, case.Wt, case.b, case.above, out)
     assert (buffer[:64] == 7).all() and (buffer[-64:] == 7).all() and (out != 7).all()
-    s = np.where(case.below[case.block], case.s, 0).astype("float32")
+    s = case.s_below
     buffer, out = guarded((case.n_blocks, s.shape[1], width))
     active = np.empty_like(case.below)
     kernels._pack_share(0, 1, s, size, active, out)
@@ -244,78 +244,36 @@ def test_kernels_write_nothing_beyond_their_results(size):
         assert (block[units.sum() :] == 7).all()
 
 
-def ops(size, below, above, n_rows):
-    """Return every differentiable Op as a function of its floats, with shapes of these."""
-    (n_blocks, n_in), n_units, width = below.shape, above.shape[1], padded_width(size)
-    packed = (n_blocks, below.sum(axis=1).max(initial=0), width)
-    return {
-        "pack": (lambda s: Pack(size)(s, below), [(n_rows, n_in)]),
-        "pack in use": (lambda s: PackInUse(size)(s)[0], [(n_rows, n_in)]),
-        "unpack": (lambda p: Unpack(size)(p, below, n_rows), [packed]),
-        "logits": (
-            lambda p, Z, o: BlockLogits(size)(p, below, n_rows, Z, o),
-            [packed, (2, n_in, 3), (n_units,)],
-        ),
-        "product": (
-            lambda p, Wt, b: PackedProduct(size)(p, below, Wt, b, above),
-            [packed, (n_units, n_in), (n_units,)],
-        ),
-    }
-
-
-@pytest.mark.parametrize("name", ["pack", "pack in use", "unpack", "logits", "product"])
-@pytest.mark.parametrize("size", [1, 3, 20])
-def test_gradients_are_those_of_finite_differences(size, name):
-    """For blocks that the last one does not fill."""
-    n_blocks = -(-7 // size)
-    below, above = masks(n_blocks, 6, "random", 1), masks(n_blocks, 5, "alternating", 2)
-    above[-1, 2] = True
-    op, shapes = ops(size, below, above, 7)[name]
-    point = [rng(k).normal(size=shape) for k, shape in enumerate(shapes)]
-    verify_grad(op, point, rng=rng(9), mode=AS_WRITTEN)
-
-
-@pytest.mark.parametrize("size", [1, 3, 20])
-def test_gradients_are_those_of_the_masked_layer(size):
-    """Of a loss of product and logits: for the activations, weights and biases."""
-    case = Blocks(size, (7, 6, 5), "float64")
-    inputs, (_, logits, _, _, dense) = graph(size, "float64")
-    s, below, Wt, b, above, Z, o = inputs
-    rows = np.arange(7) // size
-    masked_s = s * below[rows]
-    masked = (masked_s @ Wt.T + b) * above[rows]
-    counts = np.bincount(rows)[:, None]
-    means = (np.arange(len(counts))[:, None] == rows).astype("float64") @ masked_s / counts
-    z = means @ Z[0, :, :5] + o
-    G, H = rng(6).normal(size=(7, 5)), rng(7).normal(size=case.logits.shape)
-    losses = [
-        (G * pt.tanh(dense)).sum() + (H * logits**2).sum(),
-        (G * pt.tanh(masked)).sum() + (H * z**2).sum(),
-    ]
-    wrt = [s, Wt, b, Z, o]
-    point = [rng(3).normal(size=(7, 6)), rng(4).normal(size=(5, 6)), rng(5).normal(size=5)]
-    point += [in_panels(rng(6).normal(size=(6, 5))), case.o]
-    values = dict(zip(wrt, point, strict=True)) | {below: case.below, above: case.above}
-    found, expected = (
-        compiled(inputs, pytensor.grad(loss, wrt))(*(values[v] for v in inputs)) for loss in losses
-    )
-    for one, other in zip(found, expected, strict=True):
-        assert np.abs(other).max() > 0.01
-        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
-
-
 def wrong_operands():
     """Return operands of a layer with blocks of 20 that do not go together, and a word of why."""
     case = Blocks(20, (33, 6, 5), "float32", "all")
-    s, below, Wt, b, above, Z, o = case.operands()
+    packed, below, n, Wt, b, above, Z, o = case.operands()
     return {
-        "too many blocks below": ((s, below[[0, 1, 1]], Wt, b, above, Z, o), "mask has the wrong"),
-        "too few units below": ((s, below[:, 1:], Wt, b, above, Z, o), "mask has the wrong shape"),
-        "too few blocks above": ((s, below, Wt, b, above[1:], Z, o), "mask has the wrong shape"),
-        "too many units above": ((s, below, Wt[1:], b[1:], above, Z, o), "mask has the wrong"),
-        "biases": ((s, below, Wt, b[1:], above, Z, o), "biases do not go with the weights"),
-        "panels for fewer units below": ((s, below, Wt, b, above, Z[:, 1:], o), "panels do not go"),
-        "panels for fewer units": ((s, below, Wt, b, above, Z[:, :, :4], o), "panels do not go"),
+        "too many blocks below": (
+            (packed, below[[0, 1, 1]], n, Wt, b, above, Z, o),
+            "mask has the wrong",
+        ),
+        "too few units below": (
+            (packed, below[:, 1:], n, Wt, b, above, Z, o),
+            "mask has the wrong shape",
+        ),
+        "too few blocks above": (
+            (packed, below, n, Wt, b, above[1:], Z, o),
+            "mask has the wrong shape",
+        ),
+        "too many units above": (
+            (packed, below, n, Wt[1:], b[1:], above, Z, o),
+            "mask has the wrong",
+        ),
+        "biases": ((packed, below, n, Wt, b[1:], above, Z, o), "biases do not go with the weights"),
+        "panels for fewer units below": (
+            (packed, below, n, Wt, b, above, Z[:, 1:], o),
+            "panels do not go",
+        ),
+        "panels for fewer units": (
+            (packed, below, n, Wt, b, above, Z[:, :, :4], o),
+            "panels do not go",
+        ),
     }
 
 
@@ -356,11 +314,10 @@ def test_packed_activations_of_another_mask_are_refused():
 
 def test_wrong_types_are_refused_when_the_graph_is_built():
     """Masks of floats or integers, which could be decisions or numbers of units; mixed dtypes."""
-    s, packed, mask = pt.fmatrix(), pt.ftensor3(), pt.bmatrix().astype("bool")
+    packed, mask = pt.ftensor3(), pt.bmatrix().astype("bool")
     Wt, b, Z = pt.fmatrix(), pt.fvector(), pt.ftensor3()
     for wrong in (pt.fmatrix(), pt.imatrix(), pt.vector(dtype="bool")):
         for build in (
-            lambda m: Pack(4)(s, m),
             lambda m: Unpack(4)(packed, m, 7),
             lambda m: BlockLogits(4)(packed, m, 7, Z, b),
             lambda m: PackedProduct(4)(packed, m, Wt, b, mask),
@@ -374,6 +331,6 @@ def test_wrong_types_are_refused_when_the_graph_is_built():
         BlockLogits(4)(packed, mask, 7, pt.dtensor3(), b)
     for wrong in (pt.imatrix(), pt.ftensor3()):
         with pytest.raises(TypeError, match="numbers must be float32 or float64 in 2 dimensions"):
-            Pack(4)(wrong, mask)
+            PackInUse(4)(wrong)
     with pytest.raises(TypeError, match="a number of rows must be an integer scalar"):
         Unpack(4)(packed, mask, pt.fscalar())

@@ -24,7 +24,6 @@ __all__ = [
     "count_blocks",
     "list_in_use",
     "numbers_in_use",
-    "pack",
     "pack_in_use",
     "parts_for",
     "unpack",
@@ -81,7 +80,6 @@ def _pack_one(row, units, packed):
     numbers = numbers_in_use(units)
     for t in range(numbers.size):
         packed[t, 0] = row[numbers[t]]
-    return numbers.size
 
 
 @numba.njit
@@ -106,7 +104,6 @@ def _pack_several(s, block, size, units, places, packed):
                     n_units - k,
                     s.dtype.type(0),
                 )
-    return n
 
 
 @numba.njit
@@ -117,22 +114,11 @@ def _room_for_places(s):
 
 @numba.njit
 def _pack_block(s, block, size, units, places, packed):
-    """Pack the rows of s that are a block; return how many units are in use."""
+    """Pack the rows of s that are a block."""
     if packed.shape[1] == 1:
-        return _pack_one(s[block], units, packed)
-    return _pack_several(s, block, size, units, places, packed)
-
-
-@numba.njit
-def pack(s, active, size, width):
-    """Leave out of s (m_b, n_units) the units not in use: (n_blocks, capacity, width)."""
-    n_blocks = count_blocks(s.shape[0], size)
-    check_mask(active, n_blocks, s.shape[1])
-    packed, places = np.empty((n_blocks, capacity_of(active), width), s.dtype), _room_for_places(s)
-    for block in range(n_blocks):
-        n = _pack_block(s, block, size, active[block], places, packed[block])
-        packed[block, n:] = 0
-    return packed
+        _pack_one(s[block], units, packed)
+    else:
+        _pack_several(s, block, size, units, places, packed)
 
 
 @numba.njit
@@ -192,17 +178,6 @@ def _numba_pack_in_use(op, node, **kwargs):
         return pack_in_use(np.ascontiguousarray(s), size, width)
 
     return native_pack_in_use, VERSION
-
-
-@register_funcify_default_op_cache_key(ops.Pack)
-def _numba_pack(op, node, **kwargs):
-    size, width = op.instances_per_block, ops.padded_width(op.instances_per_block)
-
-    @numba_njit
-    def native_pack(s, active):
-        return pack(np.ascontiguousarray(s), np.ascontiguousarray(active), size, width)
-
-    return native_pack, VERSION
 
 
 @register_funcify_default_op_cache_key(ops.Unpack)
