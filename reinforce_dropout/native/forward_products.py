@@ -4,8 +4,8 @@ A mini-batch of 20 rows leaves general-purpose BLAS far below the machine's peak
 for a reuse that 20 rows do not give. Moreover most of the numbers that a product multiplies a
 weight by are zero here: 81 % of MNIST's pixels, and 70 to 88 % of the masked activations. So
 :func:`products`, like `rank_updates`, lists the non-zero entries first, if they are few enough, and
-adds up only the rows of the weights that these call for. Many rows without a policy, as in the
-evaluation of a plain network, are dense products with packed weights.
+adds up only the rows of the weights that these call for. Activations with few zeros are multiplied
+as they are; many rows of these, with packed weights.
 
 BLAS is not called at all: its threads and those of these kernels would wait for each other on the
 same cores.
@@ -30,18 +30,19 @@ from reinforce_dropout.native.vectors import VECTOR_BYTES, address, prefetch
 
 __all__ = ["BLOCK", "add_listed", "products", "serves_many"]
 
-#: Rows of a weight matrix handled before going on: with one span of columns they stay in the
-#: first-level cache, from where all examples read them;
+#: Rows of a weight matrix handled before going on. With one span of columns they stay in the
+#: first-level cache, from where all examples read them.
 BLOCK = 64
-#: packed, they stay in the second-level cache.
+#: The same for packed weights, which stay in the second-level cache.
 _PACKED_BLOCK = 512
-#: Packing weights pays for more examples than this,
+#: Weights are packed for more examples than this; for fewer it does not pay.
 _FEW_ROWS = 64
-#: and threads share the examples, not the columns, of more than this.
+#: Threads share the examples of more than this, and the columns of fewer.
 _MANY_ROWS = 256
-#: Larger weights have left the second-level cache since their last use, so they are fetched early,
+#: Larger weights have left the second-level cache since their last use, so they are fetched early.
 _FAR_BYTES = 2**20
-#: unless a row of them serves fewer examples: rows that serve none would be fetched in vain.
+#: A row of weights is fetched early if it serves so many examples on average. Rows that serve none
+#: would be fetched in vain.
 _MANY_USES = 4
 
 
@@ -175,8 +176,7 @@ def products(s, W, Z):
     """``s @ W`` and ``s @ Z``, for s (n_rows, n_in), W (n_in, n_W) and Z (n_in, n_Z).
 
     Z may have no columns. Where most entries of `s` are zero they contribute nothing, even if what
-    they multiply in W or Z is infinite or NaN; but many rows without a Z, of a network without
-    policies, are computed densely: that is what speed-ups by leaving out units are compared with.
+    they multiply in W or Z is infinite or NaN.
     """
     check_product(s, W)
     check_product(s, Z)
@@ -186,7 +186,7 @@ def products(s, W, Z):
     columns, factors = np.empty(0, np.int64), np.empty(0, s.dtype)
     firsts = np.empty((0, 0), np.int64)
     n_entries = s.size
-    if (n_rows <= _MANY_ROWS or n_Z > 0) and n_W + n_Z >= FEW_COLUMNS:
+    if n_W + n_Z >= FEW_COLUMNS:
         n_non_zero = count_non_zeros(s)
         if n_non_zero <= DENSE * s.size:
             n_entries = n_non_zero
