@@ -38,8 +38,8 @@ def in_panels(Z):
     Returns
     -------
     ndarray (n_panels, n_in, width)
-        A copy: panel p holds the columns from ``p * width`` on, the last one zeros for those that
-        there are not.
+        A copy: panel p holds the columns from ``p * width`` on. The last panel is padded with
+        zeros.
     """
     n_in, n_units = Z.shape
     width = panel_width(n_units, Z.itemsize)

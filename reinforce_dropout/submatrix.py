@@ -30,7 +30,7 @@ class Submatrix(Op):
 
 
 class PutSubmatrix(Op):
-    """W with ``scale * V`` in the place of ``W[rows][:, columns]``.
+    """W with ``scale * V`` instead of ``W[rows][:, columns]``.
 
     V (len(rows), len(columns)); the rest as for :class:`Submatrix`.
 

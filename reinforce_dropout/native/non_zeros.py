@@ -20,9 +20,9 @@ __all__ = [
     "non_zeros_by_column",
 ]
 
-#: A list pays for products with at least so many columns,
+#: A list pays for products with at least so many columns.
 FEW_COLUMNS = 32
-#: and up to this density; else it is faster to compute everything.
+#: A list pays up to this density. Above, it is faster to compute everything.
 DENSE = 0.6
 
 

@@ -1,7 +1,7 @@
 """PyTensor Ops for the matrix products of a training step.
 
-They take the place of ``Dot`` and of a weight's update after differentiation, so none of them
-defines a gradient.  All inputs of one node have the same floating-point dtype.
+They replace ``Dot`` and a weight's update after differentiation, so none of them defines a
+gradient.  All inputs of one node have the same floating-point dtype.
 """
 
 import numpy as np

@@ -44,7 +44,13 @@ def _untransposed(variable):
 
 @node_rewriter([gemm_no_inplace])
 def gemm_to_rank_updates(fgraph, node):
-    """``Gemm`` of ``s.T`` and g becomes a :class:`RankUpdates`; any other, plain arithmetic."""
+    """``Gemm`` of ``s.T`` and g becomes a :class:`RankUpdates`; any other, plain arithmetic.
+
+    ::
+
+        Gemm(W, alpha, Transpose(s), g, beta) -> RankUpdates(s, W, Mul(alpha, g), beta)
+        Gemm(V, alpha, x, y, beta) -> Add(Mul(beta, V), Mul(alpha, Dot(x, y)))
+    """
     W, alpha, x, g, beta = node.inputs
     s = _untransposed(x)
     if s is None or W.dtype not in _DTYPES:
@@ -54,7 +60,13 @@ def gemm_to_rank_updates(fgraph, node):
 
 @node_rewriter([RankUpdates])
 def merge_rank_updates(fgraph, node):
-    """Two updates of one W with the same s become one, as ``s.T @ (g + g')`` costs half."""
+    """Two updates of one W with the same s become one, as ``s.T @ (g + g')`` costs half.
+
+    ::
+
+        RankUpdates(s, RankUpdates(s, W, h, c), g, b)
+            -> RankUpdates(s, W, Add(Mul(b, h), g), Mul(b, c))
+    """
     s, inner, g, beta = node.inputs
     if not (inner.owner and isinstance(inner.owner.op, RankUpdates)):
         return None
@@ -66,7 +78,14 @@ def merge_rank_updates(fgraph, node):
 
 @node_rewriter([_dot22])
 def dot22_to_product(fgraph, node):
-    """``Dot22`` becomes a product with W or with its transpose, or ``Dot`` again."""
+    """``Dot22`` becomes a product with W or with its transpose, or ``Dot`` again.
+
+    ::
+
+        Dot22(s, W) -> Products(s, W)
+        Dot22(g, Transpose(W)) -> ProductTransposed(g, W)
+        Dot22(Transpose(s), g) -> Dot(Transpose(s), g)
+    """
     x, y = node.inputs
     if x.dtype not in _DTYPES or _untransposed(x) is not None:
         return [dot(x, y)]
@@ -88,7 +107,12 @@ def _partner(fgraph, node):
 
 @node_rewriter([Products])
 def pair_products(fgraph, node):
-    """``s @ W`` and ``s @ Z``, of a layer and its policy, become one node."""
+    """``s @ W`` and ``s @ Z``, of a layer and its policy, become one node.
+
+    ::
+
+        Products(s, W), Products(s, Z) -> Products(s, W, Z).0, Products(s, W, Z).1
+    """
     other = _partner(fgraph, node) if len(node.outputs) == 1 else None
     if other is None:
         return None
@@ -99,7 +123,13 @@ def pair_products(fgraph, node):
 
 @node_rewriter([RankUpdates])
 def pair_rank_updates(fgraph, node):
-    """Join the updates of a layer and of its policy into one node."""
+    """Join the updates of a layer and of its policy into one node.
+
+    ::
+
+        RankUpdates{1}(s, W, g, b), RankUpdates{1}(s, Z, h, c)
+            -> RankUpdates{2}(s, W, g, b, Z, h, c).0, RankUpdates{2}(s, W, g, b, Z, h, c).1
+    """
     other = _partner(fgraph, node) if node.op.n_matrices == 1 else None
     if other is None:
         return None
@@ -118,7 +148,12 @@ def _is_mask(variable):
 
 @node_rewriter([Elemwise])
 def mask_product_transposed(fgraph, node):
-    """``(g @ W.T) * u`` with a mask u of that shape: what u drops is not computed."""
+    """``(g @ W.T) * u`` with a mask u of that shape: what u drops is not computed.
+
+    ::
+
+        Mul(ProductTransposed(g, W), u) -> Mul(MaskedProductTransposed(g, W, u), u)
+    """
     if not isinstance(node.op.scalar_op, Mul):
         return None
     for x in node.inputs:
@@ -133,7 +168,12 @@ def mask_product_transposed(fgraph, node):
 
 @node_rewriter([Elemwise])
 def fast_elementwise(fgraph, node):
-    """Float32 tanh, sigmoid and softplus become :class:`Elementwise` Ops."""
+    """Float32 tanh, sigmoid and softplus become :class:`Elementwise` Ops.
+
+    ::
+
+        Tanh(x) -> Elementwise{tanh}(x)
+    """
     function = _FUNCTIONS.get(type(node.op.scalar_op))
     (x, *_) = node.inputs
     if function is None or x.dtype != "float32" or x.ndim == 0:
@@ -143,7 +183,12 @@ def fast_elementwise(fgraph, node):
 
 @node_rewriter([RankUpdates])
 def rank_updates_inplace(fgraph, node):
-    """Let the update overwrite W, if nothing needs the old values afterwards."""
+    """Let the update overwrite W, if nothing needs the old values afterwards.
+
+    ::
+
+        RankUpdates(s, W, g, b) -> RankUpdates{inplace}(s, W, g, b)
+    """
     if node.op.inplace:
         return None
     return RankUpdates(node.op.n_matrices, inplace=True)(*node.inputs, return_list=True)
@@ -151,7 +196,12 @@ def rank_updates_inplace(fgraph, node):
 
 @node_rewriter([PutSubmatrix])
 def put_submatrix_inplace(fgraph, node):
-    """Let the part overwrite its matrix, if nothing needs the old values afterwards."""
+    """Let the part overwrite its matrix, if nothing needs the old values afterwards.
+
+    ::
+
+        PutSubmatrix(W, ...) -> PutSubmatrix{inplace}(W, ...)
+    """
     if node.op.inplace:
         return None
     return [PutSubmatrix(inplace=True)(*node.inputs)]

@@ -13,7 +13,7 @@ __all__ = ["share", "threads_for"]
 #: Multiplications by a weight below which waking another thread costs more than it saves.
 _WORTH_A_THREAD = 200_000
 
-numba.get_num_threads()  # Numba tells LLVM of the symbol in `n_threads` once it has been asked.
+numba.get_num_threads()  # This call makes Numba register the symbol that `n_threads` uses.
 
 
 @numba.njit
