@@ -2,12 +2,13 @@
 # make reproduce-quick  the same path in a few minutes: all of MNIST, few epochs
 # make figures          redraw figure and table from the recorded runs; never trains
 # make test, make lint  the tests; the linter
+# make test-cpus        some tests with code for other processors, as far as this one runs it
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: reproduce reproduce-quick figures test lint clean
+.PHONY: reproduce reproduce-quick figures test test-cpus lint clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/python reproduce/run_all.py
@@ -20,6 +21,9 @@ figures: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-cpus: $(VENV)/installed-test
+	$(BIN)/python tests/on_cpus.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

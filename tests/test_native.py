@@ -4,6 +4,7 @@ import numpy as np
 import pytensor
 import pytensor.tensor as pt
 import pytest
+from numba.core.registry import cpu_target
 from pytensor.compile.mode import get_mode
 from pytensor.tensor.elemwise import Elemwise
 from pytensor.tensor.math import Dot
@@ -14,7 +15,7 @@ from reinforce_dropout.algorithm import training_step
 from reinforce_dropout.experiment import Experiment
 from reinforce_dropout.native import elementwise
 from reinforce_dropout.native.elementwise import Elementwise
-from reinforce_dropout.native.forward_products import products
+from reinforce_dropout.native.forward_products import _product_columns, products
 from reinforce_dropout.native.products import (
     MaskedProductTransposed,
     Products,
@@ -26,6 +27,7 @@ from reinforce_dropout.native.transposed_products import (
     masked_product_transposed,
     product_transposed,
 )
+from reinforce_dropout.native.vectors import VECTOR_BYTES
 
 pytestmark = pytest.mark.usefixtures("failing_rewrites_raise")
 
@@ -34,6 +36,7 @@ SHAPES = [(1, 1, 1), (3, 5, 33), (17, 70, 129), (20, 67, 10), (20, 64, 256), (12
 SHAPES += [(130, 600, 70), (301, 550, 45)]  # packed weights in two blocks; shared by rows
 SHAPES += [(530, 70, 300)]  # shared by rows, several spans of columns
 SHAPES += [(20, 550, 520)]  # weights fetched before they are needed
+REGISTERS = {"zmm": 64, "ymm": 32, "xmm": 16}
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 
 
@@ -56,6 +59,7 @@ def second_operands(n_in, n_columns, dtype):
     return operands(1, n_in, n_columns, dtype)[2]
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("density", [0, 0.3, 1])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("n_Z", [0, 7, 70])
@@ -70,6 +74,7 @@ def test_products_equal_numpys(shape, n_Z, dtype, density):
         assert_close(s_Z, s @ Z)
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("density", [0, 0.3, 1])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -80,6 +85,7 @@ def test_transposed_products_equal_numpys(shape, dtype, density):
     assert_close(masked_product_transposed(g, W, u) * u, (g @ W.T) * u)
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("beta", [1, 0.75])
 @pytest.mark.parametrize("density", [0, 0.3, 1])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -96,6 +102,7 @@ def test_rank_updates_equal_numpys(shape, n_Z, dtype, density, beta):
         assert_close(Z, expected[1])
 
 
+@pytest.mark.cpu
 def test_products_touch_nothing_beyond_their_operands():
     """The last vector of a row is masked: what lies behind the array stays as it is."""
     s, g, W = operands(20, 50, 45, "float32")
@@ -107,11 +114,11 @@ def test_products_touch_nothing_beyond_their_operands():
     assert (buffer[:32] == 7).all() and (buffer[-32:] == 7).all()
 
 
-@pytest.mark.parametrize(
-    ("n_rows", "n_Z", "skips"), [(20, 0, True), (20, 9, True), (300, 9, True), (300, 0, False)]
-)
-def test_zeros_are_skipped_but_for_many_rows_without_a_policy(n_rows, n_Z, skips):
-    s, _, W = operands(n_rows, 50, 45, "float32")
+@pytest.mark.parametrize(("density", "skips"), [(0.3, True), (0.9, False)])
+@pytest.mark.parametrize("n_Z", [0, 9])
+@pytest.mark.parametrize("n_rows", [20, 300])
+def test_zeros_are_skipped_where_they_are_many(n_rows, n_Z, density, skips):
+    s, _, W = operands(n_rows, 50, 45, "float32", density)
     s[:, 7] = 0
     W[7] = np.inf  # 0 * inf would be NaN
     s_W, _ = products(s, W, second_operands(50, n_Z, "float32"))
@@ -142,6 +149,7 @@ def every_nth_float32(step):
     return np.concatenate([bits.view("float32"), special_values, near_zero])
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize(
     ("name", "reference", "ulp"),
     [
@@ -176,6 +184,19 @@ def test_the_loops_are_vectorised():
     loop(x, x.copy())
     (llvm,) = loop.inspect_llvm().values()
     assert "x float> @llvm.rint" in llvm
+
+
+@pytest.mark.cpu
+def test_code_is_for_the_processor_that_numba_names():
+    """Vectors are as wide as its registers: zmm has 64 bytes, ymm 32, xmm 16."""
+    s, _, W = operands(20, 50, 45, "float32")
+    products(s, W, W)
+    code = "".join(_product_columns.inspect_asm().values())
+    widest = next((width for name, width in REGISTERS.items() if f"%{name}" in code), 0)
+    name = cpu_target.target_context.codegen().magic_tuple()[1]
+    expected = {"generic": 16, "haswell": 32, "skylake-avx512": 64, "znver4": 64}.get(name, widest)
+    assert widest == expected
+    assert VECTOR_BYTES == max(32, widest)
 
 
 def compiled_ops(function):

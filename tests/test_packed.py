@@ -143,6 +143,7 @@ CALLS = {
 }
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("how", ["random", "none", "all", "alternating"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("size", BLOCKS)
@@ -187,6 +188,7 @@ def test_weights_that_only_other_blocks_need_are_not_read(size, dtype):
         case = Blocks(size, (2 * size + 3, 37, 29), dtype)
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("size", [1, 3, 16])
 def test_units_in_use(size, dtype):

@@ -73,12 +73,26 @@ def test_a_single_image_no_image_and_other_floats(as_written):
     predict, X = load_prediction(record_of(), rule="expected"), images(3, "float64")
     probabilities = predict(X)
     assert predict(X[0]).shape == (3,)
-    np.testing.assert_array_equal(predict(X[0]), probabilities[0])
-    np.testing.assert_array_equal(predict(X[:1]), probabilities[:1])
+    # BLAS may round a product of one row otherwise than a row of a larger product.
+    np.testing.assert_allclose(predict(X[0]), probabilities[0], rtol=1e-6)
+    np.testing.assert_allclose(predict(X[:1]), probabilities[:1], rtol=1e-6)
     np.testing.assert_array_equal(predict(X.tolist()), probabilities)
     np.testing.assert_array_equal(predict(np.asfortranarray(X)), probabilities)
     nothing = predict(X[:0])
     assert nothing.shape == (0, 3) and nothing.dtype == "float32"
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("execution", EXECUTIONS)
+@pytest.mark.parametrize("rule", ["expected", "thresholded"])
+def test_native_rows_do_not_depend_on_their_number(rule, execution):
+    """To the last bit, whichever way the kernels take for so many rows."""
+    predict = load_prediction(record_of(n_units=(70, 40)), "numba", rule, execution=execution)
+    X = images(301) * (np.random.default_rng(4).random((301, 6)) < 0.5)
+    probabilities = predict(X.astype("float32"))
+    for n in (1, 2, 20, 100, 300):
+        np.testing.assert_array_equal(predict(X[:n]), probabilities[:n])
+    np.testing.assert_array_equal(predict(X[300]), probabilities[300])
 
 
 @pytest.mark.parametrize("how", ["mean", "max"])

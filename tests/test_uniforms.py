@@ -40,6 +40,7 @@ def test_words_are_the_generators_own_memory():
     assert own_words(np.random.Generator(np.random.MT19937(1))) is None
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 def test_numbers_and_states_are_those_of_numpys_generator(n_threads):
     rng, draw = compile_two_draws(np.random.default_rng(3))
