@@ -67,8 +67,10 @@ def merge_rank_updates(fgraph, node):
         RankUpdates(s, RankUpdates(s, W, h, c), g, b)
             -> RankUpdates(s, W, Add(Mul(b, h), g), Mul(b, c))
     """
+    if node.op.n_matrices > 1:
+        return None
     s, inner, g, beta = node.inputs
-    if not (inner.owner and isinstance(inner.owner.op, RankUpdates)):
+    if not (inner.owner and inner.owner.op == RankUpdates(1)):
         return None
     inner_s, W, inner_g, inner_beta = inner.owner.inputs
     if inner_s is not s or len(fgraph.clients[inner]) > 1:
