@@ -37,6 +37,7 @@ SHAPES += [(130, 600, 70), (301, 550, 45)]  # packed weights in two blocks; shar
 SHAPES += [(530, 70, 300)]  # shared by rows, several spans of columns
 SHAPES += [(20, 550, 520)]  # weights fetched before they are needed
 REGISTERS = {"zmm": 64, "ymm": 32, "xmm": 16}
+DTYPES = [pytest.param("float32", marks=pytest.mark.cpu), "float64"]
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 
 
@@ -59,9 +60,8 @@ def second_operands(n_in, n_columns, dtype):
     return operands(1, n_in, n_columns, dtype)[2]
 
 
-@pytest.mark.cpu
 @pytest.mark.parametrize("density", [0, 0.3, 1])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n_Z", [0, 7, 70])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_products_equal_numpys(shape, n_Z, dtype, density):
@@ -74,9 +74,8 @@ def test_products_equal_numpys(shape, n_Z, dtype, density):
         assert_close(s_Z, s @ Z)
 
 
-@pytest.mark.cpu
 @pytest.mark.parametrize("density", [0, 0.3, 1])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_transposed_products_equal_numpys(shape, dtype, density):
     s, g, W = operands(*shape, dtype, density)
@@ -85,10 +84,9 @@ def test_transposed_products_equal_numpys(shape, dtype, density):
     assert_close(masked_product_transposed(g, W, u) * u, (g @ W.T) * u)
 
 
-@pytest.mark.cpu
 @pytest.mark.parametrize("beta", [1, 0.75])
 @pytest.mark.parametrize("density", [0, 0.3, 1])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("n_Z", [0, 7, 70])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_rank_updates_equal_numpys(shape, n_Z, dtype, density, beta):

@@ -22,6 +22,7 @@ from reinforce_dropout.packed import (
 )
 from reinforce_dropout.panels import in_panels
 
+DTYPES = [pytest.param("float32", marks=pytest.mark.cpu), "float64"]
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 BLOCKS = (1, 4, 16, 20, 32, 50, 128)
 #: Rows, units below and above: nothing, single ones, odd ones, more units than a tile or group has.
@@ -143,9 +144,8 @@ CALLS = {
 }
 
 
-@pytest.mark.cpu
 @pytest.mark.parametrize("how", ["random", "none", "all", "alternating"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", BLOCKS)
 def test_a_layer_equals_numpys(size, dtype, how):
     """And reads nothing of dropped units: it is NaN or infinite."""
@@ -188,8 +188,7 @@ def test_weights_that_only_other_blocks_need_are_not_read(size, dtype):
         case = Blocks(size, (2 * size + 3, 37, 29), dtype)
 
 
-@pytest.mark.cpu
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size", [1, 3, 16])
 def test_units_in_use(size, dtype):
     """A unit is in use when it is not zero for one instance: NaN and -0 included."""

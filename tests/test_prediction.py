@@ -82,9 +82,8 @@ def test_a_single_image_no_image_and_other_floats(as_written):
     assert nothing.shape == (0, 3) and nothing.dtype == "float32"
 
 
-@pytest.mark.cpu
 @pytest.mark.parametrize("execution", EXECUTIONS)
-@pytest.mark.parametrize("rule", ["expected", "thresholded"])
+@pytest.mark.parametrize("rule", ["expected", pytest.param("thresholded", marks=pytest.mark.cpu)])
 def test_native_rows_do_not_depend_on_their_number(rule, execution):
     """To the last bit, whichever way the kernels take for so many rows."""
     predict = load_prediction(record_of(n_units=(70, 40)), "numba", rule, execution=execution)
