@@ -1,117 +1,144 @@
-"""The algorithm of section 3.3 as one list of updates.
+"""The algorithm of section 3.3.
 
-For every mini-batch: one step of back-propagation on the network's parameters and one step of
-REINFORCE on every policy, both from the same forward pass with the same masks.
+Every mini-batch makes one step of back-propagation on the network's parameters, and one step of
+REINFORCE on every policy. Both use the same forward pass with the same masks.
 """
 
+import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
-from reinforce_dropout import baselines, bernoulli, blocks, costs, reinforce
-from reinforce_dropout.updates import sgd
+from reinforce_dropout import costs
+from reinforce_dropout.network import forward, sampled
+from reinforce_dropout.returns import plus_direct
 
 
-class TrainingStep(NamedTuple):
+class Step(NamedTuple):
     """Expressions of one step.
 
     Attributes
     ----------
-    statistics : tensor (1 + 2 L,)
-        Before the update: mean nll in nats; with policies also the active fraction of each layer
-        and then the entropy of each policy in nats per decision.
-    updates : list of (shared variable, tensor)
-    averages : list of shared ()
-        State of the moving-average baselines, one a policy; else empty.
-    weights : block_training.StepWeights or None
-        What is updated in the place of the network's weight matrices, if not these themselves.
+    statistics : dict from str to scalar tensor, or list of them
+        Values before the update. The names become curves of the record. A list has one entry for
+        each stage.
+    updates : dict from shared variable to tensor
+        The keys are all that the step changes.
+    settle : callable
+        Brings the parameters up to date. Called before they are read.
+    settle_every : int
+        `settle` is also called after this many steps.
     """
 
-    statistics: object
-    updates: list
-    averages: list
-    weights: object = None
+    statistics: dict
+    updates: dict
+    settle: Callable = lambda: None
+    settle_every: int = sys.maxsize
 
 
-def network_cost(nll, weights, experiment):
-    """Loss of the network: nll, summed or averaged over the mini-batch, plus the L2 penalty."""
-    loss = nll.sum() if experiment.loss_reduction == "sum" else nll.mean()
-    return loss + pt.constant(experiment.l2, dtype=nll.dtype) * costs.l2(weights)
+def backpropagation_updates(network, nll, *, reduce, l2, descend):
+    """Back-propagation: one step down the gradient of the loss, with the masks held constant.
 
-
-def network_updates(network, nll, experiment):
-    """Back-propagation: a step down the gradient of `network_cost`, masks held constant."""
-    cost = network_cost(nll, network.weights, experiment)
-    return sgd(network.params, pytensor.grad(cost, network.params), experiment.learning_rate)
-
-
-def policy_updates(network, forward, nll, experiment):
-    """REINFORCE: a step down eq. (4) for every policy.
-
-    The block is the policies' example: log pi is taken once a block, its cost is the mean nll of
-    its instances with lambda times its own divergences, and N is the number of blocks. Uniform
-    policies do not learn.
+    Parameters
+    ----------
+    network : Network
+    nll : tensor (m_b,)
+        In nats.
+    reduce : callable
+        Makes the loss of a mini-batch from the nll: `pytensor.tensor.sum` or ``mean``.
+    l2 : float
+        Coefficient of the sum of squared weights.
+    descend : callable
+        ``descend(params, grads) -> updates``
 
     Returns
     -------
-    updates : list of (shared variable, tensor)
-    averages : list of shared ()
+    dict from shared variable to tensor
     """
-    updates, averages = [], []
-    if experiment.uniform:
-        return updates, averages
-    nll = blocks.block_mean(nll, network.instances_per_block)
-    kls = [bernoulli.kl(z, experiment.q) for z in forward.z]
-    for i, (theta, z, u) in enumerate(zip(network.thetas, forward.z, forward.u, strict=True)):
-        C = reinforce.score_cost(nll, kls, experiment.lam, i, experiment.kl_gradient)
-        if experiment.baseline == "moving-average":
-            average = pytensor.shared(np.zeros((), C.dtype), name=f"average_{i + 1}")
-            averages.append(average)
-            b, next_average = baselines.moving_average(C, average, experiment.baseline_decay)
-            updates.append((average, next_average))
-        else:
-            b = baselines.BATCH_BASELINES[experiment.baseline](C)
-        grads = reinforce.policy_gradient(bernoulli.log_prob(z, u), theta, C - b)
-        if experiment.kl_gradient == "total" and experiment.lam > 0:
-            direct = reinforce.kl_penalty_gradient(kls[i], theta, experiment.lam)
-            grads = [score + d for score, d in zip(grads, direct, strict=True)]
-        updates += sgd(theta, grads, experiment.policy_learning_rate)
-    return updates, averages
+    loss = reduce(nll) + pt.constant(l2, dtype=nll.dtype) * costs.l2(network.weights)
+    return descend(network.params, pytensor.grad(loss, network.params))
 
 
-def training_step(network, x, y, experiment, rng=None, mask=bernoulli.sample):
+def reinforce_updates(stages, nll, *, cost, lam, returns, baseline, estimate, descend):
+    """REINFORCE: one step down eq. (4) for every policy.
+
+    The policies share no parameters, so eq. (2) has no sum over stages.
+
+    Parameters
+    ----------
+    stages : list of Stage
+        Their policies learn.
+    nll : tensor (m_b,)
+        In nats.
+    cost : callable
+        ``cost(stages, i) -> Paid``: what stage i pays, see `costs.kl_to_rate`.
+    lam : float
+        lambda of eq. (6).
+    returns : callable
+        ``returns(nll, paid, lam, i) -> (C_i, direct)``, see `reinforce_dropout.returns`.
+    baseline : callable
+        ``baseline(C, stage) -> (b, updates)``, see `reinforce_dropout.baselines`.
+    estimate : callable
+        ``estimate(log_pi, theta, c) -> grads``, see `reinforce_dropout.reinforce`.
+    descend : callable
+        ``descend(theta, grads) -> updates``, see `reinforce_dropout.updates`.
+
+    Returns
+    -------
+    dict from shared variable to tensor
+    """
+    updates = {}
+    paid = [cost(stages, i) for i in range(len(stages))]
+    for i, stage in enumerate(stages):
+        gate, theta = stage.gate, stage.gate.policy.theta
+        C, direct = returns(gate.pool(nll), paid, lam, i)
+        b, remembered = baseline(C, stage)
+        grads = estimate(gate.family.log_prob(stage.z, stage.u), theta, C - b)
+        updates |= remembered | descend(theta, plus_direct(grads, direct, theta))
+    return updates
+
+
+def training_step(network, x, y, rng, learn, rule=sampled):
     """Build the step for the mini-batch (x, y).
 
     Parameters
     ----------
-    network : MaskedNetwork
+    network : Network
     x : tensor (m_b, n_in)
     y : integer tensor (m_b,)
-    experiment : Experiment
-    rng : shared random generator, optional
-        Needed when the network has policies and `mask` draws; its update is among the updates.
-    mask : callable
-        Where the masks come from, see `MaskedNetwork.forward`.
+    rng : shared random generator, or None where nothing is drawn
+    learn : callable
+        ``learn(network, passed, nll) -> updates``
+    rule : callable
+        How the pass decides, see `network.RULES`.
 
     Returns
     -------
-    TrainingStep
+    Step
     """
-    forward = network.forward(x, rng, mask)
-    nll = costs.nll(forward.logits, y)
-    reinforce_updates, averages = policy_updates(network, forward, nll, experiment)
-    updates = network_updates(network, nll, experiment) + reinforce_updates
-    if forward.rng is not rng:
-        updates.append((rng, forward.rng))
-    return TrainingStep(statistics(nll, forward), updates, averages)
+    passed = forward(network, x, rng, rule)
+    nll = costs.nll(passed.logits, y)
+    updates = learn(network, passed, nll)
+    return Step(statistics(passed.stages, nll), updates | draws(rng, passed.rng))
 
 
-def statistics(nll, forward):
-    """Return `TrainingStep.statistics` of a `network.ForwardPass`."""
-    return pt.stack(
-        [nll.mean()]
-        + [u.mean() for u in forward.U]
-        + [(bernoulli.entropy(z) / z.shape[1].astype(z.dtype)).mean() for z in forward.z]
-    )
+def draws(rng, after):
+    """Return the update of a generator, or none if nothing was drawn."""
+    return {} if after is rng else {rng: after}
+
+
+def statistics(stages, nll):
+    """Return the `Step.statistics` of a pass.
+
+    ``train_nll`` is in nats an example, ``active_fraction`` a fraction for each stage, and
+    ``policy_entropy`` in nats a decision for each stage.
+    """
+    return {
+        "train_nll": nll.mean(),
+        "active_fraction": [stage.U.mean() for stage in stages],
+        "policy_entropy": [
+            (s.gate.family.entropy(s.z) / s.z.shape[1].astype(s.z.dtype)).mean() for s in stages
+        ],
+    }

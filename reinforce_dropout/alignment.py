@@ -1,7 +1,7 @@
 """Arrays that begin where a line of the processor's cache begins.
 
-NumPy's begin anywhere. A vector that straddles two lines takes two reads, and the products of a
-training step read little else than rows of weights: 800 float32 fill 50 lines exactly, or touch 51.
+NumPy's arrays begin anywhere. A vector that straddles two lines takes two reads. The products of a
+training step mostly read rows of weights: 800 float32 fill 50 lines exactly, or touch 51.
 """
 
 import numpy as np
@@ -10,17 +10,7 @@ LINE_BYTES = 64
 
 
 def aligned(array):
-    """Copy an array to the beginning of a line.
-
-    Parameters
-    ----------
-    array : array_like
-
-    Returns
-    -------
-    ndarray
-        In C order, with the shape and dtype of `array`.
-    """
+    """Return a copy of an array, in C order, that begins where a line begins."""
     array = np.asarray(array)
     room = np.empty(array.nbytes + LINE_BYTES, np.uint8)
     start = -room.ctypes.data % LINE_BYTES

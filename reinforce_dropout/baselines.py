@@ -1,79 +1,72 @@
 """Baselines b of eq. (2), which usually lower the variance of the score-function gradient.
 
-A baseline that does not depend on an example's own mask leaves the expectation of its gradient
-unchanged, because the score has mean zero. One that does depend on it biases the gradient; each
-docstring says whether and by how much. Throughout, ``c`` holds the costs of the N examples of a
-mini-batch, (m_b,), in nats, and g is the true gradient of their expected mean.
+The score has mean zero. So a baseline that does not depend on an example's own mask leaves the
+expected gradient unchanged. One that does depend on it biases the gradient. Each docstring says by
+how much, where g is the true gradient of the expected mean cost.
+
+A baseline has the signature ``baseline(C, stage) -> (b, updates)``. C (N,) are the costs of the N
+examples of a mini-batch, in nats, and `stage` the `gates.Stage` that they weigh. b (N,) is in nats.
+The dictionary ``updates`` changes what the baseline remembers.
 """
 
+import numpy as np
+import pytensor
 import pytensor.tensor as pt
 
 
-def none(c):
+def none(C, stage):
     """Zero. Unbiased."""
-    return pt.zeros_like(c)
+    return pt.zeros_like(C), {}
 
 
-def batch_mean(c):
+def batch_mean(C, stage):
     """Mean of the mini-batch.
 
-    It holds the example's own cost, which scales the expectation of the score-function gradient:
-    (N-1)/N times g. Its direction is kept; at N = 20 it is 5 % short. The direct term of
-    ``kl_gradient="total"`` is not scaled, so with lambda > 0 the direction of the sum is kept only
-    nearly.
+    It contains the example's own cost. That scales the expectation of the score's part to (N-1)/N
+    times g, 5 % less at N = 20. A direct term, see `returns.to_go`, is not scaled.
     """
-    return pt.zeros_like(c) + c.mean()
+    return pt.zeros_like(C) + C.mean(), {}
 
 
-def leave_one_out_mean(c):
+def leave_one_out_mean(C, stage):
     """Mean of the other examples' costs, for each example.
 
-    Unbiased, and exactly N/(N-1) times the gradient with the batch mean: the two differ in the
-    learning rate alone. An example alone in its mini-batch gets its own cost, hence no update.
+    Unbiased. The gradient is exactly N/(N-1) times that with the batch mean, so the two differ in
+    the learning rate only. A single example gets its own cost, so it causes no update.
     """
-    n = c.shape[0].astype(c.dtype)
+    n = C.shape[0].astype(C.dtype)
     alone = pt.eq(n, 1)
-    return pt.switch(alone, c, (c.sum() - c) / pt.maximum(n - 1, 1))
+    return pt.switch(alone, C, (C.sum() - C) / pt.maximum(n - 1, 1)), {}
 
 
-def batch_minimum(c):
-    """Lowest cost of the mini-batch, so that no example is rewarded.
+def batch_minimum(C, stage):
+    """Lowest cost of the mini-batch: no example is rewarded.
 
-    Biased: the expectation is g less (1/N) times the gradient of E[min_n c_n], because the lowest
-    cost depends on the mask of its own example.
+    Biased: the expectation is g minus (1/N) times the gradient of E[min_n C_n]. The lowest cost
+    depends on the mask of its own example.
     """
-    return pt.zeros_like(c) + c.min()
+    return pt.zeros_like(C) + C.min(), {}
 
 
-def moving_average(c, average, decay):
-    """Exponential moving average of the mean costs of earlier mini-batches.
+def moving_average(decay):
+    """Return a baseline: the exponential moving average of earlier mini-batches' mean costs.
 
-    Unbiased: it depends on earlier masks only.
+    Unbiased, because it depends on earlier masks only. It starts at 0.
 
     Parameters
     ----------
-    c : tensor (m_b,)
-    average : tensor ()
-        The average before this mini-batch.
     decay : float
         Weight of the past, a fraction in [0, 1).
 
     Returns
     -------
-    baseline : tensor (m_b,)
-    next_average : tensor ()
+    callable
+        ``baseline(C, stage) -> (b, updates)``, with a shared variable ``average_<stage.name>``.
     """
-    decay = pt.constant(decay, dtype=c.dtype)
-    return pt.zeros_like(c) + average, decay * average + (1 - decay) * c.mean()
 
+    def baseline(C, stage):
+        average = pytensor.shared(np.zeros((), C.dtype), name=f"average_{stage.name}")
+        past = pt.constant(decay, dtype=C.dtype)
+        return pt.zeros_like(C) + average, {average: past * average + (1 - past) * C.mean()}
 
-BATCH_BASELINES = {
-    "none": none,
-    "batch-mean": batch_mean,
-    "leave-one-out-mean": leave_one_out_mean,
-    "batch-minimum": batch_minimum,
-}
-"""Baselines that are functions of the mini-batch alone, by the names an experiment uses."""
-
-BASELINES = (*BATCH_BASELINES, "moving-average")
-"""Names of all baselines."""
+    return baseline

@@ -1,8 +1,8 @@
-"""The Bernoulli policy of one layer, written in its logits.
+"""The Bernoulli family of decisions, written in its logits.
 
-With ``z = s Z + o`` and ``sigma = sigm(z)``, every quantity of the paper has a form in which no
-probability is ever multiplied or passed to a logarithm, so nothing overflows or underflows for
-any number of units, and whose gradients are cheap: ``d log pi / d z = u - sigma``.
+Here ``z = s Z + o`` and ``sigma = sigm(z)``. The forms below never multiply participation
+probabilities and never take their logarithm. So nothing overflows or underflows, with any number of
+units. The gradients are cheap: ``d log pi / d z = u - sigma``.
 
 All functions take matrices of shape (m_b, n_units), one row an example, and keep their dtype.
 """
@@ -94,3 +94,13 @@ def sample(z, rng):
         size=z.shape, rng=rng, dtype=z.dtype, return_next_rng=True
     )
     return disconnected_grad((uniform < pt.sigmoid(z)).astype(z.dtype)), next_rng
+
+
+def mean(z):
+    """Return the expectation of the masks, ``sigma = sigm(z)``, (m_b, n_units)."""
+    return pt.sigmoid(z)
+
+
+def mode(z):
+    """Return the most probable masks, (m_b, n_units): 1 where ``sigma > 1/2``, else 0."""
+    return (z > 0).astype(z.dtype)

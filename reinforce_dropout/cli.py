@@ -1,7 +1,7 @@
 """The command line: results on stdout, progress and errors on stderr.
 
-Exit codes: 0 done; 1 something the user can mend, said in one sentence; 2 wrong usage;
-130 interrupted, the run saved.
+Exit codes: 0 done; 1 an error that the user can fix, in one sentence; 2 wrong usage;
+130 interrupted, with the run saved.
 """
 
 import shlex
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 
-from reinforce_dropout import __version__
 from reinforce_dropout.errors import ReinforceDropoutError
 
 INTERRUPTED = 130
@@ -32,7 +31,7 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="reinforce-dropout")
+@click.version_option(package_name="reinforce-dropout", prog_name="reinforce-dropout")
 def main():
     """Train networks with sigmoid-Bernoulli dropout policies (Bacon et al., 2015)."""
 
@@ -54,24 +53,27 @@ backend_option = click.option(
 
 @main.command()
 def presets():
-    """List the presets: the experiments of section 4 of the paper, and block dropout."""
-    from reinforce_dropout.experiment import BLOCK_PRESETS, PRESETS, Experiment
+    """List the presets of each system, and the fields that --set changes."""
+    import dataclasses
 
-    for name, experiment in (PRESETS | BLOCK_PRESETS).items():
-        click.echo(f"{name}: hidden units {'-'.join(map(str, experiment.n_units))}")
-        for field, (value, default) in experiment.differences(Experiment()).items():
-            if field not in ("name", "n_units"):
-                click.echo(f"    {field} = {value} (otherwise {default})")
-    click.echo("\nAll fields and their defaults; change them with --set FIELD=VALUE:")
-    for field, value in Experiment().as_dict().items():
-        click.echo(f"    {field} = {_as_typed(value)}")
+    from reinforce_dropout.systems import SYSTEMS
+    from reinforce_dropout.systems.settings import as_text
 
-
-def _as_typed(value):
-    """Write a field's value the way --set takes it."""
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    for name, module in SYSTEMS.items():
+        defaults = module.Settings()
+        click.echo(f"System {name}. {module.Settings.__doc__.splitlines()[0]}")
+        for preset in module.PRESETS:
+            changes = preset.differences(defaults)
+            del changes["name"]
+            chosen = [f"{field}={as_text(value)}" for field, (value, _) in changes.items()]
+            click.echo(f"    preset {preset.name}: {' '.join(chosen) or 'the defaults'}")
+        click.echo("    fields and their defaults, changed with --set FIELD=VALUE:")
+        for field in dataclasses.fields(defaults):
+            if field.name != "name":
+                click.echo(f"        {field.name} = {as_text(field.default)}")
+                text = field.metadata["text"]
+                click.echo(click.wrap_text(text, 96, " " * 12, " " * 12))
+        click.echo()
 
 
 def _settings(_context, _option, pairs):
@@ -85,11 +87,8 @@ def _settings(_context, _option, pairs):
     return settings
 
 
-@main.command()
-@click.argument("preset")
-@click.option("--seed", type=int, help="Of all random draws.  [default: the preset's, 1]")
-@click.option("--epochs", type=int, help="Train for at most so many epochs.")
-@click.option(
+epochs_option = click.option("--epochs", type=int, help="Train for at most so many epochs.")
+settings_option = click.option(
     "--set",
     "settings",
     multiple=True,
@@ -97,6 +96,22 @@ def _settings(_context, _option, pairs):
     callback=_settings,
     help="Change a field of the preset; may be repeated. `presets` lists the fields.",
 )
+execution_option = click.option(
+    "--execution",
+    type=click.Choice(["dense", "block-sparse"]),
+    default="dense",
+    show_default=True,
+    help="Whether dropped units are multiplied by 0 or never touched, the latter for mini-batches "
+    "of one block. With the backend jax all is dense.",
+)
+quiet_option = click.option("--quiet", is_flag=True, help="Show no progress bar.")
+
+
+@main.command()
+@click.argument("preset")
+@click.option("--seed", type=int, help="Of all random draws.  [default: the preset's, 1]")
+@epochs_option
+@settings_option
 @data_option
 @click.option(
     "--out",
@@ -106,17 +121,12 @@ def _settings(_context, _option, pairs):
 )
 @backend_option
 @click.option(
-    "--threads", type=click.IntRange(1), help="Of the products of matrices.  [default: all]"
+    "--threads",
+    type=click.IntRange(1),
+    help="Of the products of matrices.  [default: as many as are fastest at the moment]",
 )
-@click.option(
-    "--execution",
-    type=click.Choice(["dense", "block-sparse"]),
-    default="dense",
-    show_default=True,
-    help="Whether dropped units are multiplied by 0 or never touched, the latter for mini-batches "
-    "of one block. With the backend jax all is dense.",
-)
-@click.option("--quiet", is_flag=True, help="Show no progress bar.")
+@execution_option
+@quiet_option
 def train(preset, seed, epochs, settings, data, out, backend, threads, execution, quiet):
     """Train PRESET, keeping its record in an HDF5 file.
 
@@ -125,13 +135,14 @@ def train(preset, seed, epochs, settings, data, out, backend, threads, execution
     same processor, with the same versions, it ends with the numbers of a run that was never
     stopped.
     """
-    from reinforce_dropout import experiment, training
+    from reinforce_dropout.running import training
+    from reinforce_dropout.systems import preset as preset_called
 
     if seed is not None:
         settings["seed"] = seed
     if epochs is not None:
         settings["n_epochs"] = epochs
-    chosen = experiment.preset(preset).replace(**settings)
+    chosen = preset_called(preset).replace(**settings)
     out = out or Path(f"{preset}-seed{chosen.seed}.hdf5")
     command = ["reinforce-dropout", *sys.argv[1:]]
     try:
@@ -157,6 +168,110 @@ def train(preset, seed, epochs, settings, data, out, backend, threads, execution
 
 
 @main.command()
+@click.argument("what", metavar="PRESET|FILE.toml")
+@click.option(
+    "--grid",
+    multiple=True,
+    metavar="FIELD=V1,V2,...",
+    help="Train with each of these values; may be repeated, for all combinations. Put semicolons "
+    "between values that hold commas, and quote them: --grid 'n_units=500;800,800'.",
+)
+@click.option("--seeds", metavar="1-5|1,3,7", help="Of all random draws.  [default: 1]")
+@click.option(
+    "--folder",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Of the records, one for each run.",
+)
+@click.option(
+    "--jobs", type=click.IntRange(1), help="Runs at once on this machine.  [default: all cores]"
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Train on the workers of this Dask scheduler, as in tcp://host:8786. Start them with as "
+    "many threads as they have cores: each run takes one. They need no common disk.",
+)
+@click.option(
+    "--curves-only",
+    is_flag=True,
+    help="Keep no parameters in finished records: about a hundredth of the space.",
+)
+@epochs_option
+@settings_option
+@data_option
+@backend_option
+@execution_option
+@quiet_option
+def sweep(
+    what, grid, seeds, folder, jobs, scheduler, curves_only, epochs, settings, data, backend,
+    execution, quiet,
+):  # fmt: skip
+    """Train PRESET with every combination of grid values and seeds, each into a file of its own.
+
+    FILE.toml lists several presets instead, in tables [[runs]] with a preset and, if wanted,
+    seeds, set and grid. Finished runs are skipped, and unfinished ones are resumed. So the same
+    command goes on after Ctrl-C. A run that fails does not stop the others.
+    """
+    from reinforce_dropout.running import grid as grids
+    from reinforce_dropout.running.sweep import sweep as train_all
+
+    if jobs and scheduler:
+        raise click.UsageError("--jobs is for this machine: leave it out with --scheduler.")
+    if epochs is not None:
+        settings["n_epochs"] = epochs
+    chosen = grids.parse_seeds(seeds) if seeds is not None else None
+    if what.endswith(".toml"):
+        if grid:
+            raise click.UsageError("--grid is for a preset: write the grid into the TOML file.")
+        runs = grids.read(Path(what), chosen, settings)
+    else:
+        runs = grids.expand(what, grids.parse_grid(grid), chosen or [1], settings)
+    outcomes = train_all(
+        runs, folder, jobs=jobs, scheduler=scheduler, data=data or "mnist",
+        backend=backend or "auto", execution=execution, curves_only=curves_only,
+        command=["reinforce-dropout", *sys.argv[1:]], show_progress=not quiet,
+    )  # fmt: skip
+    sys.exit(_report(outcomes, folder))
+
+
+def _report(outcomes, folder):
+    """Tell how the runs of a sweep ended, and return the exit code."""
+    by_how = {}
+    for name, outcome in outcomes.items():
+        by_how.setdefault(outcome.how, []).append(name)
+        if outcome.text:
+            click.echo(f"{name}: {outcome.text}", err=True)
+    counts = ", ".join(f"{len(names)} {how}" for how, names in by_how.items())
+    click.echo(f"{folder}: {len(outcomes)} runs: {counts}.")
+    if "interrupted" in by_how:
+        click.echo("Interrupted: type the same command again to go on.", err=True)
+        return INTERRUPTED
+    return int(not by_how.keys() <= {"finished", "busy"})
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "csv"]),
+    default="markdown",
+    show_default=True,
+    help="markdown: a row for each setting, mean and standard deviation of its seeds; csv: a row "
+    "for each run, errors and active units as fractions.",
+)
+def summarize(folder, form):
+    """Print a table of the runs in FOLDER: settings that differ, seeds, errors, active units."""
+    from reinforce_dropout.results import summary
+
+    runs, troubles = summary.read(folder)
+    click.echo(summary.TABLES[form](runs), nl=False)
+    if troubles:
+        raise ReinforceDropoutError("\n".join(troubles))
+
+
+@main.command()
 @record_file
 @data_option
 @backend_option
@@ -176,23 +291,20 @@ def train(preset, seed, epochs, settings, data, out, backend, threads, execution
 def evaluate(file, data, backend, instances_per_block, execution):
     """Print the error rates of the best model in FILE.
 
-    By three rules for what takes the place of the mask: sampled masks, their expectation sigma,
-    and sigma thresholded at 1/2; with the active fraction of each hidden layer.
+    A network with masks is evaluated by three rules: sampled masks, their expectation sigma, and
+    sigma thresholded at 1/2. The active fraction of each gated layer is printed, too.
     """
-    from reinforce_dropout import datasets, records
-    from reinforce_dropout.evaluation import load_evaluation
-    from reinforce_dropout.experiment import Experiment
-    from reinforce_dropout.network import MASK_RULES
+    from reinforce_dropout import systems
+    from reinforce_dropout.results import records
+    from reinforce_dropout.running import datasets
+    from reinforce_dropout.running.evaluation import load_evaluation
 
     record = records.read(file)
-    experiment = Experiment.from_dict(record.attributes["experiment"])
+    experiment = systems.from_dict(record.attributes["experiment"])
     evaluate_examples = load_evaluation(record, backend, instances_per_block, execution)
     dataset = datasets.load(data or record.attributes["data"], experiment.validation_fraction)
-    rules = list(MASK_RULES) if experiment.policy else ["no policy"]
-    results = {
-        part: (len(getattr(dataset, part)), evaluate_examples(getattr(dataset, part)))
-        for part in ("valid", "test")
-    }
+    parts = {name: getattr(dataset, name) for name in ("valid", "test")}
+    results = {name: evaluate_examples(examples) for name, examples in parts.items()}
     if dataset.sha256 != record.attributes["data_sha256"]:
         click.echo(
             f"Warning: {dataset.name} does not hold the data that the run was trained on, so the "
@@ -200,10 +312,10 @@ def evaluate(file, data, backend, instances_per_block, execution):
             err=True,
         )
     click.echo(f"{'':<6}{'examples':>9}  {'rule':<12}{'error':>8}  active of each layer")
-    for part, (n, result) in results.items():
-        for i, rule in enumerate(rules):
-            active = " ".join(f"{a:.2%}" for a in result.active_fraction[i : i + 1].flat)
-            line = f"{part:<6}{n:>9}  {rule:<12}{result.errors.flat[i]:>8.2%}  {active}"
+    for part, result in results.items():
+        for rule, error in result.errors.items():
+            active = " ".join(f"{a:.2%}" for a in result.active_fraction[rule])
+            line = f"{part:<6}{len(parts[part]):>9}  {rule:<12}{error:>8.2%}  {active}"
             click.echo(line.rstrip())
 
 
@@ -211,13 +323,14 @@ def evaluate(file, data, backend, instances_per_block, execution):
 @record_file
 def show(file):
     """Print the settings, provenance, last and best epoch of the run in FILE."""
-    from reinforce_dropout import records
+    from reinforce_dropout.results import records
+    from reinforce_dropout.systems.settings import as_text
 
     record = records.read(file)
     attributes = dict(record.attributes)
     click.echo("Settings")
     for field, value in attributes.pop("experiment").items():
-        click.echo(f"    {field} = {_as_typed(value)}")
+        click.echo(f"    {field} = {as_text(value)}")
     click.echo("Provenance")
     versions = attributes.pop("versions")
     attributes["versions"] = ", ".join(f"{k} {v}" for k, v in versions.items())
@@ -265,11 +378,11 @@ record_files = click.argument(
 )
 def figure1(files, out):
     """Draw Figure 1 from the records FILE... of policy-500 and policy-800-800."""
-    from reinforce_dropout import report
+    from reinforce_dropout.results import claims, figures
 
-    by_name = report.read_by_preset(files)
-    figure = report.figure1(*report.needed(by_name, "policy-500", "policy-800-800"))
-    for path in report.save_figure(figure, out):
+    by_name = claims.read_by_preset(files)
+    figure = figures.figure1(*claims.needed(by_name, "policy-500", "policy-800-800"))
+    for path in figures.save_figure(figure, out):
         click.echo(path)
 
 
@@ -277,6 +390,6 @@ def figure1(files, out):
 @record_files
 def table(files):
     """Print the paper's figures beside those of the records FILE..., as Markdown."""
-    from reinforce_dropout import claims, report
+    from reinforce_dropout.results import claims
 
-    click.echo(claims.table({"recorded": report.read_by_preset(files)}), nl=False)
+    click.echo(claims.table({"recorded": claims.read_by_preset(files)}), nl=False)

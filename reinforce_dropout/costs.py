@@ -1,9 +1,9 @@
-"""Costs: of the network's predictions, of its weights, and of the decision process."""
+"""Costs of the network's predictions, of its weights, and of the decision process."""
+
+from typing import Any, NamedTuple
 
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_grad
-
-from reinforce_dropout.blocks import row_numbers
 
 
 def nll(logits, y):
@@ -21,26 +21,55 @@ def nll(logits, y):
     tensor (m_b,)
         In nats, one for each example.
     """
-    # The softmax is the same for shifted logits, and the largest of these is 0: nothing overflows.
+    # Shifted logits have the same softmax. The largest of them is 0, so nothing overflows.
     shifted = logits - disconnected_grad(logits.max(axis=1, keepdims=True))
-    return pt.log(pt.exp(shifted).sum(axis=1)) - shifted[row_numbers(y), y]
+    return pt.log(pt.exp(shifted).sum(axis=1)) - shifted[pt.arange(y.shape[0]), y]
 
 
 def l2(weights):
-    """Sum of the squares of all entries of the weight matrices (no biases, no policies).
-
-    Parameters
-    ----------
-    weights : sequence of tensor
-
-    Returns
-    -------
-    tensor ()
-    """
+    """Sum of the squares of all entries of the weight matrices (no biases, no policies)."""
     return sum((W**2).sum() for W in weights)
 
 
-def mdp_cost(nll, kls, lam):
+class Paid(NamedTuple):
+    """What is paid at one stage, apart from the nll.
+
+    The two must be kept apart. The first reaches the policy through its score only; the second has
+    a gradient of its own. See `reinforce_dropout.returns`.
+
+    Attributes
+    ----------
+    for_decision : tensor (n_decisions,) or 0
+        Depends on the decision u.
+    for_policy : tensor (n_decisions,) or 0
+        Depends on the logits z alone.
+    """
+
+    for_decision: Any = 0
+    for_policy: Any = 0
+
+
+def kl_to_rate(q):
+    """Return the paper's penalty: each policy pays its divergence from the rate q, eq. (5).
+
+    Parameters
+    ----------
+    q : float
+        Target rate of participation, a fraction in (0, 1).
+
+    Returns
+    -------
+    callable
+        ``cost(stages, i) -> Paid`` in nats, for a list of `Stage` and the number of one of them.
+    """
+
+    def cost(stages, i):
+        return Paid(for_policy=stages[i].gate.family.kl(stages[i].z, q))
+
+    return cost
+
+
+def mdp_cost(nll, paid, lam):
     r"""Cost of each example in the decision process, eq. (6).
 
     .. math:: C = -\log P(y \mid x) + \lambda \sum_i \mathrm{KL}_i
@@ -49,8 +78,8 @@ def mdp_cost(nll, kls, lam):
     ----------
     nll : tensor (m_b,)
         In nats.
-    kls : sequence of tensor (m_b,)
-        Divergences of the layers' policies from the target rate, in nats.
+    paid : sequence of tensor (m_b,)
+        What each stage pays, in nats; in the paper the divergence of the layer's policy.
     lam : float
         The trade-off lambda between accuracy and parsimony; 0 or more.
 
@@ -59,5 +88,4 @@ def mdp_cost(nll, kls, lam):
     tensor (m_b,)
         In nats.
     """
-    lam = pt.constant(lam, dtype=nll.dtype)
-    return nll + lam * sum(kls) if kls else nll
+    return nll + pt.constant(lam, dtype=nll.dtype) * sum(paid)

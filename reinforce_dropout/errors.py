@@ -1,4 +1,4 @@
-"""Errors a user can mend: each message is one sentence that says what is wrong and how.
+"""Errors that a user can fix. Each message is one sentence: what is wrong, and how to fix it.
 
 Everything else that is raised is a defect of this package and keeps its traceback.
 """
@@ -18,6 +18,14 @@ class DataError(ReinforceDropoutError):
 
 class RecordError(ReinforceDropoutError):
     """A record of a run cannot be read, written, or continued."""
+
+
+class RecordInUseError(RecordError):
+    """Another process is training into the record."""
+
+
+class SweepError(ReinforceDropoutError):
+    """A sweep's grid, seeds, folder or cluster does not fit."""
 
 
 class DivergenceError(ReinforceDropoutError):

@@ -1,11 +1,17 @@
-"""Layers of the network: each owns its shared variables ``W`` and ``b``."""
+"""Layers of the network. A layer holds its shared variables and maps activations."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
-import pytensor
 import pytensor.tensor as pt
 
-from reinforce_dropout.alignment import aligned
-from reinforce_dropout.initializers import glorot_uniform
+from reinforce_dropout.initializers import glorot_uniform, parameter
+
+
+def identity(x):
+    """Return `x`: the output layer has no activation function."""
+    return x
 
 
 def relu(x):
@@ -14,52 +20,42 @@ def relu(x):
 
 
 ACTIVATIONS = {"tanh": pt.tanh, "sigmoid": pt.sigmoid, "relu": relu}
+"""Activation functions of hidden layers, by their names in settings."""
 
 
-class AffineLayer:
-    """``s W + b``; the output layer, whose values are the logits of the softmax.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Draws the initial weights (Glorot); biases start at zero.
-    n_in, n_out : int
-    name : str
-        Suffix of the names of the shared variables: ``W_<name>``, ``b_<name>``.
+class Layer(NamedTuple):
+    """A layer, ``act(s W + b)``.
 
     Attributes
     ----------
     W : shared (n_in, n_out) float32
     b : shared (n_out,) float32
-    params : list
-        ``[W, b]``
+    activation : callable
     """
 
-    def __init__(self, rng, n_in, n_out, name):
-        W = aligned(glorot_uniform(rng, n_in, n_out))
-        self.W = pytensor.shared(W, name=f"W_{name}", borrow=True)
-        self.b = pytensor.shared(np.zeros(n_out, "float32"), name=f"b_{name}")
-        self.params = [self.W, self.b]
+    W: Any
+    b: Any
+    activation: Callable = identity
+
+    @property
+    def params(self):
+        """What back-propagation learns: ``[W, b]``."""
+        return [self.W, self.b]
+
+    @property
+    def weights(self):
+        """What the L2 penalty counts: ``[W]``."""
+        return [self.W]
 
     def __call__(self, s):
         """Map activations (m_b, n_in) to (m_b, n_out)."""
-        return s @ self.W + self.b
+        return self.activation(s @ self.W + self.b)
 
 
-class DenseLayer(AffineLayer):
-    """A hidden layer, ``act(s W + b)``.
+def dense(rng, n_in, n_out, name, activation=identity):
+    """Return a fully connected `Layer`: weights by Glorot, drawn from `rng`, biases zero.
 
-    Parameters
-    ----------
-    rng, n_in, n_out, name
-        As for `AffineLayer`.
-    activation : {"tanh", "sigmoid", "relu"}
+    The parameters are called ``W_<name>`` and ``b_<name>``.
     """
-
-    def __init__(self, rng, n_in, n_out, name, activation="tanh"):
-        super().__init__(rng, n_in, n_out, name)
-        self.activation = ACTIVATIONS[activation]
-
-    def __call__(self, s):
-        """Map activations (m_b, n_in) to (m_b, n_out)."""
-        return self.activation(super().__call__(s))
+    W = parameter(glorot_uniform(rng, n_in, n_out), f"W_{name}")
+    return Layer(W, parameter(np.zeros(n_out, "float32"), f"b_{name}"), activation)

@@ -1,4 +1,8 @@
-"""Updates of shared variables: returned, never applied here."""
+"""Updates of shared variables: dictionaries that are returned, never applied here.
+
+A dictionary maps shared variables to their next values. Its keys are all that a step changes. So a
+checkpoint holds exactly these.
+"""
 
 import pytensor.tensor as pt
 
@@ -11,13 +15,11 @@ def sgd(params, grads, learning_rate):
     params : sequence of shared variables
     grads : sequence of tensor
         One for each parameter.
-    learning_rate : float
+    learning_rate : float or scalar tensor
+        A tensor can change from step to step without a new compilation.
 
     Returns
     -------
-    list of (shared variable, tensor)
+    dict from shared variable to tensor
     """
-    return [
-        (p, p - pt.constant(learning_rate, dtype=p.dtype) * g)
-        for p, g in zip(params, grads, strict=True)
-    ]
+    return {p: p - pt.cast(learning_rate, p.dtype) * g for p, g in zip(params, grads, strict=True)}

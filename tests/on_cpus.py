@@ -1,7 +1,7 @@
 """Run the tests marked `cpu` with code for other processors, each where this machine can run it.
 
-A target is left out with a word if this machine lacks instructions of its. Each has empty caches of
-its own, and two run at once.
+If this machine lacks instructions of a target, the target is left out and named. Each target has
+empty caches of its own, and two run at once.
 """
 
 import os
@@ -37,7 +37,7 @@ def environment(target, folder):
     flags = [os.environ.get("PYTENSOR_FLAGS"), f"base_compiledir={folder}/pytensor"]
     return os.environ | {
         "NUMBA_CPU_NAME": target,
-        "NUMBA_CPU_FEATURES": "",  # or else Numba adds this machine's to the target's own
+        "NUMBA_CPU_FEATURES": "",  # otherwise Numba adds this machine's features
         "NUMBA_CACHE_DIR": f"{folder}/numba",
         "PYTENSOR_FLAGS": ",".join(filter(None, flags)),
         "OPENBLAS_NUM_THREADS": "1",

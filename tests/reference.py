@@ -1,51 +1,97 @@
 """The method once more in plain NumPy, to compare with, and help to run symbolic graphs.
 
-The functions here follow the paper's formulas as they stand, probabilities and products included,
-and take complex arrays, so that `gradient` can differentiate them to the last digit.
+The functions here follow the paper's formulas as printed, including probabilities and products.
+They take complex arrays, so `gradient` can differentiate them to the last digit.
 """
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytensor
+import pytensor.tensor as pt
 from pytensor.compile.mode import Mode
 
-from reinforce_dropout.network import MaskedNetwork
+from reinforce_dropout.blocks.sharing import Sharing, n_groups, shared
+from reinforce_dropout.gates import sigmoid_bernoulli
+from reinforce_dropout.network import multilayer_perceptron
 
 AS_WRITTEN = Mode(linker="py", optimizer=None)
-"""Runs a graph node by node: nothing to compile, and no rewrite that could mend the graph."""
+"""Runs a graph node by node: nothing to compile, and no rewrite that could fix the graph."""
 
 
 def compiled(inputs, outputs, **options):
     """Return a function of the graph as it is written."""
-    with pytensor.config.change_flags(cxx=""):  # else the inside of a loop is compiled to C
+    with pytensor.config.change_flags(cxx=""):  # otherwise the inside of a loop is compiled to C
         return pytensor.function(inputs, outputs, mode=AS_WRITTEN, **options)
 
 
 def given(masks):
-    """Return a mask rule that takes the masks from a list, the lowest layer's first."""
+    """Return a rule that takes the decisions from a list, the lowest layer's first."""
     masks = iter(masks)
-    return lambda z, rng: (next(masks), rng)
+    return lambda family, z, rng: (next(masks), rng)
 
 
-def double_network(widths, seed=0, **options):
+def flat(statistics):
+    """Return the expressions of `algorithm.Step.statistics` in one list."""
+    entries = (v if isinstance(v, list) else [v] for v in statistics.values())
+    return [v for entry in entries for v in entry]
+
+
+def gated_network(rng, widths, activation=pt.tanh, initial_rate=0.12, units=1):
+    """Return a perceptron with the paper's gates, which decide for groups of units."""
+    network = multilayer_perceptron(rng, widths, activation)
+    sizes = enumerate(pairwise(widths[:-1]), start=1)
+    gates = [
+        sigmoid_bernoulli(rng, n_in, n_groups(n, units), str(i), initial_rate)
+        for i, (n_in, n) in sizes
+    ]
+    return network._replace(gates=gates)
+
+
+def in_blocks(network, sharing):
+    """Return a network whose gates share their decisions."""
+    return network._replace(
+        gates=[
+            shared(gate, sharing, layer.b.get_value().size)
+            for layer, gate in zip(network.layers, network.gates, strict=True)
+        ]
+    )
+
+
+def double_network(widths, seed=0, activation=pt.tanh, sharing=None):
     """Return a network whose parameters are all drawn at random, in float64."""
     rng = np.random.default_rng(seed)
-    network = MaskedNetwork(rng, widths, **options)
+    network = gated_network(rng, widths, activation, units=(sharing or Sharing()).units)
 
-    def doubled(variables):
-        return [pytensor.shared(rng.normal(size=v.get_value().shape), v.name) for v in variables]
+    def doubled(part, *names):
+        """Replace shared variables of a layer or a policy."""
+        old = {name: getattr(part, name) for name in names}
+        return part._replace(
+            **{
+                k: pytensor.shared(rng.normal(size=v.get_value().shape), v.name)
+                for k, v in old.items()
+            }
+        )
 
-    for layer in [*network.layers, network.output]:
-        layer.W, layer.b = layer.params[:] = doubled(layer.params)
-    for policy in network.policies:
-        policy.Z, policy.o = policy.theta[:] = doubled(policy.theta)
-    return network
+    *layers, output = [doubled(part, "W", "b") for part in [*network.layers, network.output]]
+    gates = [gate._replace(policy=doubled(gate.policy, "Z", "o")) for gate in network.gates]
+    network = network._replace(layers=layers, gates=gates, output=output)
+    return in_blocks(network, sharing) if sharing else network
+
+
+def thetas(network):
+    """Return the parameters of the policies, ``[[Z_1, o_1], ..., [Z_L, o_L]]``."""
+    return [gate.policy.theta for gate in network.gates if gate is not None]
+
+
+def parameters(network):
+    """Return the parameters of a network and then of its policies."""
+    return network.params + [p for theta in thetas(network) for p in theta]
 
 
 def values(network):
     """Return the parameters of a network by name, in float64."""
-    return {p.name: p.get_value().astype("float64") for p in network.all_parameters}
+    return {p.name: p.get_value().astype("float64") for p in parameters(network)}
 
 
 def sigm(z):
@@ -85,7 +131,7 @@ def block_mean(v, B):
 
 
 def expand(u, shape, B, G):
-    """Return the mask, entry by entry: that of the instance's block and the unit's group."""
+    """Return the mask, entry by entry: the decision of the block and the group."""
     return np.array([[u[n // B, k // G] for k in range(shape[1])] for n in range(shape[0])])
 
 
@@ -117,14 +163,14 @@ def joint_masks(n_examples, widths):
 def expectation(P, x, widths, value):
     """Mean over the examples of E[value], by summing over the masks of all layers.
 
-    ``value(zs, logits)`` gives an entry an example, which depends on the example's own masks only.
+    ``value(zs, masks, logits)`` has an entry an example, which depends on its own masks only.
     """
     total = 0
     for bits in all_masks(sum(widths)):
         masks = np.split(np.tile(bits, (len(x), 1)), np.cumsum(widths)[:-1], axis=1)
         zs, logits = forward(P, x, masks)
         probability = np.prod([np.exp(log_pi(*zu)) for zu in zip(zs, masks, strict=True)], axis=0)
-        total = total + (probability * value(zs, logits)).mean()
+        total = total + (probability * value(zs, masks, logits)).mean()
     return total
 
 

@@ -6,13 +6,14 @@ import pytensor.tensor as pt
 import pytest
 import reference
 from pytensor.graph.traversal import ancestors
-from reference import compiled
+from reference import compiled, flat, gated_network, in_blocks, parameters, thetas
 
 from reinforce_dropout import costs
 from reinforce_dropout.algorithm import training_step
-from reinforce_dropout.baselines import BASELINES
-from reinforce_dropout.experiment import Experiment
-from reinforce_dropout.network import MASK_RULES, MaskedNetwork
+from reinforce_dropout.blocks.sharing import Sharing
+from reinforce_dropout.network import RULES, forward, multilayer_perceptron
+from reinforce_dropout.systems import block_policy, plain, policy
+from reinforce_dropout.systems.policy import BASELINES, ESTIMATORS
 
 N_IN, N_CLASSES = 4, 3
 BATCH_SIZES = (5, 3, 1)
@@ -29,22 +30,28 @@ def experiment(**changes):
         "q": 0.2,
         "baseline_decay": 0.6,
     }
-    return Experiment(**settings | changes)
+    return block_policy.Settings(**settings | changes)
+
+
+def spread(network):
+    """Give all parameters of a network values at random, none of them zero, in float32."""
+    rng = np.random.default_rng(1)
+    for p in parameters(network):
+        p.set_value(rng.normal(0, 0.7, p.get_value().shape).astype("float32"))
+    return network
 
 
 def network_of(experiment):
-    """Return a network in float32, as in training, with no parameter at zero."""
+    """Return a network in float32, as in training, with gates for blocks and groups."""
     widths = (N_IN, *experiment.n_units, N_CLASSES)
-    rate = 0.4 if experiment.policy else None
-    network = MaskedNetwork(
-        np.random.default_rng(0), widths, initial_rate=rate,
-        instances_per_block=experiment.instances_per_block,
-        units_per_block=experiment.units_per_block,
-    )  # fmt: skip
-    rng = np.random.default_rng(1)
-    for p in network.all_parameters:
-        p.set_value(rng.normal(0, 0.7, p.get_value().shape).astype("float32"))
-    return network
+    sharing = Sharing(experiment.instances_per_block, experiment.units_per_block)
+    network = gated_network(np.random.default_rng(0), widths, units=sharing.units)
+    return spread(in_blocks(network, sharing))
+
+
+def step_of(network, x, y, experiment, rng=None, rule=RULES["sampled"]):
+    """Return the step that the settings name."""
+    return training_step(network, x, y, rng, policy.learn_both(experiment), rule)
 
 
 def batches(experiment):
@@ -143,37 +150,47 @@ def test_step_with_blocks_is_that_of_numpy(B, G, baseline, kl_gradient):
     check_steps(experiment(baseline=baseline, kl_gradient=kl_gradient, **settings))
 
 
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_step_by_every_estimator_is_that_of_numpy(estimator):
+    """All name the same vector."""
+    check_steps(experiment(estimator=estimator))
+
+
 def check_steps(e):
     """Three steps with given masks: every parameter, the moving averages, the statistics."""
-    n_units, baseline = e.n_units, e.baseline
+    n_units = e.n_units
     network = network_of(e)
     x, y, U = pt.fmatrix("x"), pt.ivector("y"), [pt.fmatrix() for _ in n_units]
-    step = training_step(network, x, y, e, mask=reference.given(U))
-    f = compiled([x, y, *U], step.statistics, updates=step.updates)
+    step = step_of(network, x, y, e, rule=reference.given(U))
+    assert list(step.statistics) == ["train_nll", "active_fraction", "policy_entropy"]
+    remembered = [v for v in step.updates if v not in parameters(network)]
+    f = compiled([x, y, *U], flat(step.statistics), updates=step.updates)
     P, averages = reference.values(network), [0.0] * len(n_units)
     for images, labels, masks in batches(e):
         statistics = f(images, labels, *masks)
-        assert statistics.dtype == "float32"
+        assert {v.dtype for v in statistics} == {np.dtype("float32")}
         expected = numpy_statistics(P, images, labels, masks, e)
         np.testing.assert_allclose(statistics, expected, rtol=1e-4, atol=1e-5)
         P, averages = numpy_step(P, images, labels, masks, e, averages)
         for name, value in reference.values(network).items():
             np.testing.assert_allclose(value, P[name], rtol=1e-4, atol=2e-5, err_msg=name)
-    if baseline == "moving-average":
-        assert [a.name for a in step.averages] == [f"average_{i + 1}" for i in range(len(n_units))]
-        np.testing.assert_allclose([a.get_value() for a in step.averages], averages, rtol=1e-4)
+    if e.baseline == "moving-average":
+        assert [a.name for a in remembered] == [f"average_{i + 1}" for i in range(len(n_units))]
+        np.testing.assert_allclose([a.get_value() for a in remembered], averages, rtol=1e-4)
     else:
-        assert step.averages == []
+        assert remembered == []
 
 
-def test_policy_off():
-    """Back-propagation alone: the network's parameters are updated and the mean nll is told."""
-    e = experiment(policy=False)
-    network = network_of(e)
+def test_without_gates():
+    """Back-propagation alone updates the network's parameters and returns the mean nll."""
+    e = experiment()
+    widths = (N_IN, *e.n_units, N_CLASSES)
+    network = spread(multilayer_perceptron(np.random.default_rng(0), widths, pt.tanh))
     x, y = pt.fmatrix("x"), pt.ivector("y")
-    step = training_step(network, x, y, e)
-    assert [p for p, _ in step.updates] == network.params and step.averages == []
-    f = compiled([x, y], step.statistics, updates=step.updates)
+    step = training_step(network, x, y, None, plain.learn_network(e))
+    assert list(step.updates) == network.params
+    assert step.statistics["active_fraction"] == step.statistics["policy_entropy"] == []
+    f = compiled([x, y], flat(step.statistics), updates=step.updates)
     P = reference.values(network)
     for i, n in enumerate(e.n_units, start=1):  # masks of ones stand for no masks
         P |= {f"Z_{i}": np.zeros((P[f"W_{i}"].shape[0], n)), f"o_{i}": np.zeros(n)}
@@ -188,24 +205,25 @@ def test_policy_off():
 
 
 def test_one_draw_serves_both_steps():
-    """With masks drawn inside: statistics, network and policies all see the same ones."""
+    """With masks drawn inside, statistics, network and policies all use the same masks."""
     e = experiment()
     network = network_of(e)
     x, y, rng = pt.fmatrix("x"), pt.ivector("y"), pytensor.shared(np.random.default_rng(5))
     drawn = []
 
-    def sample_and_keep(z, state):
-        u, state = MASK_RULES["sampled"](z, state)
+    def sample_and_keep(family, z, state):
+        u, state = RULES["sampled"](family, z, state)
         drawn.append(u)
         return u, state
 
-    step = training_step(network, x, y, e, rng, sample_and_keep)
-    assert [p for p, _ in step.updates].count(rng) == 1
-    f = compiled([x, y], [step.statistics, *drawn], updates=step.updates)
+    step = step_of(network, x, y, e, rng, sample_and_keep)
+    assert rng in step.updates
+    f = compiled([x, y], [*flat(step.statistics), *drawn], updates=step.updates)
     P, seen = reference.values(network), []
     images, labels, _ = next(batches(e))
     for _ in range(2):
-        statistics, *masks = f(images, labels)
+        results = f(images, labels)
+        statistics, masks = results[: -len(drawn)], results[-len(drawn) :]
         expected = numpy_statistics(P, images, labels, masks, e)
         np.testing.assert_allclose(statistics, expected, rtol=1e-4, atol=1e-5)
         P, _ = numpy_step(P, images, labels, masks, e, [0.0, 0.0])
@@ -221,8 +239,8 @@ def test_masks_are_constant_for_back_propagation(i):
     network = network_of(experiment())
     x, y, rng = pt.fmatrix("x"), pt.ivector("y"), pytensor.shared(np.random.default_rng(0))
     for rule, connected in (("sampled", False), ("expected", True)):
-        nll = costs.nll(network.forward(x, rng, MASK_RULES[rule]).logits, y).sum()
-        grads = pytensor.grad(nll, network.thetas[i], disconnected_inputs="ignore")
+        nll = costs.nll(forward(network, x, rng, RULES[rule]).logits, y).sum()
+        grads = pytensor.grad(nll, thetas(network)[i], disconnected_inputs="ignore")
         images, labels, _ = next(batches(experiment()))
         values = compiled([x, y], grads, on_unused_input="ignore")(images, labels)
         assert [bool(np.abs(v).max() > 0) for v in values] == [connected, connected]
@@ -235,8 +253,8 @@ def test_without_lambda_both_kl_gradients_are_one():
         e = experiment(lam=0.0, kl_gradient=kl_gradient)
         network = network_of(e)
         x, y, U = pt.fmatrix("x"), pt.ivector("y"), [pt.fmatrix() for _ in e.n_units]
-        step = training_step(network, x, y, e, mask=reference.given(U))
-        f = compiled([x, y, *U], step.statistics, updates=step.updates)
+        step = step_of(network, x, y, e, rule=reference.given(U))
+        f = compiled([x, y, *U], flat(step.statistics), updates=step.updates)
         for images, labels, masks in batches(e):
             f(images, labels, *masks)
         results.append(reference.values(network))
@@ -247,12 +265,22 @@ def test_without_lambda_both_kl_gradients_are_one():
 @pytest.mark.parametrize("floatX", ["float32", "float64"])
 @pytest.mark.parametrize("kl_gradient", ["total", "score"])
 def test_everything_stays_in_float32(kl_gradient, floatX):
-    """Every result in the graph, whatever PyTensor's default is: float64 would double the time."""
+    """Every result is float32 for any default of PyTensor; float64 would double the time."""
     with pytensor.config.change_flags(floatX=floatX):
         e = experiment(baseline="moving-average", kl_gradient=kl_gradient)
         rng = pytensor.shared(np.random.default_rng(0))
-        step = training_step(network_of(e), pt.fmatrix("x"), pt.ivector("y"), e, rng)
-    assert all(new.type.dtype == "float32" for p, new in step.updates if p is not rng)
-    assert step.statistics.dtype == "float32"
-    for v in ancestors([step.statistics, *(new for _, new in step.updates)]):
+        step = step_of(network_of(e), pt.fmatrix("x"), pt.ivector("y"), e, rng)
+    statistics = flat(step.statistics)
+    assert all(new.type.dtype == "float32" for p, new in step.updates.items() if p is not rng)
+    assert {v.dtype for v in statistics} == {"float32"}
+    for v in ancestors([*statistics, *step.updates.values()]):
         assert v.owner is None or getattr(v.type, "dtype", None) != "float64", v.owner
+
+
+def test_nothing_is_drawn_without_a_need():
+    """The generator does not move without gates, nor by a rule that draws nothing."""
+    rng = pytensor.shared(np.random.default_rng(0))
+    x, y, e = pt.fmatrix("x"), pt.ivector("y"), experiment()
+    assert rng not in step_of(network_of(e), x, y, e, rng, RULES["thresholded"]).updates
+    network = multilayer_perceptron(np.random.default_rng(0), (N_IN, 3, N_CLASSES), pt.tanh)
+    assert rng not in training_step(network, x, y, rng, plain.learn_network(e)).updates

@@ -2,13 +2,17 @@
 
 import numpy as np
 import pytest
+from reference import gated_network
 
-from reinforce_dropout import datasets, native
+from reinforce_dropout import native, systems
 from reinforce_dropout.alignment import LINE_BYTES, aligned
-from reinforce_dropout.block_sparse import BlockSparseNetwork
-from reinforce_dropout.experiment import Experiment
-from reinforce_dropout.native.aligned_rows import with_aligned_rows
-from reinforce_dropout.trainer import Trainer
+from reinforce_dropout.blocks.forward import block_sparse, transposed
+from reinforce_dropout.blocks.sharing import Sharing
+from reinforce_dropout.native.llvm.aligned_rows import with_aligned_rows
+from reinforce_dropout.running import datasets
+from reinforce_dropout.running.epochs import Epochs
+from reinforce_dropout.running.learner import compile_learner
+from reinforce_dropout.systems import block_policy
 
 SHAPES = [(20, 500), (784, 800), (3, 7), (1, 1), (0, 5), (4, 0)]
 
@@ -54,17 +58,25 @@ def assert_aligned(variables):
 
 @pytest.mark.parametrize("execution", ["dense", "block-sparse"])
 def test_weights_are_aligned_from_the_start_and_stay_so(execution, small_data):
-    experiment = Experiment(
+    experiment = block_policy.Settings(
         n_units=(13, 7), batch_size=20, instances_per_block=20, baseline="moving-average"
     )
     dataset = datasets.load(small_data, experiment.validation_fraction)
-    trainer = Trainer(experiment, dataset, native.mode(), execution)
-    matrices = [*trainer.network.weights, *(Z for Z, _ in trainer.network.thetas)]
+    system = systems.build_for_training(
+        experiment, dataset.image_shape, dataset.n_classes, execution
+    )
+    matrices = [p for p in system.parameters.values() if p.ndim == 2]
+    assert len(matrices) == 5
     assert_aligned(matrices)
-    before = trainer.state()
-    trainer.run_epoch()
-    assert not np.array_equal(trainer.state()["W_1"], before["W_1"])
+    learner = compile_learner(system, experiment, native.mode())
+    before, generators = learner.state()
+    Epochs(learner, dataset.train, experiment).run()
+    assert not np.array_equal(learner.parameters()["W_1"], before["W_1"])
     assert_aligned(matrices)
-    trainer.network.set_values(before)
+    learner.restore(before, generators)
     assert_aligned(matrices)
-    assert_aligned(BlockSparseNetwork(trainer.network).Wt)
+
+
+def test_transposed_copies_are_aligned():
+    network = gated_network(np.random.default_rng(1), (30, 13, 7, 4))
+    assert_aligned(transposed(network) + block_sparse(network, Sharing()).Wt)

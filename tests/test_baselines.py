@@ -7,57 +7,77 @@ import pytest
 import reference
 from reference import compiled, joint_masks
 
-from reinforce_dropout import baselines, bernoulli, costs, reinforce
+from reinforce_dropout import baselines, costs, reinforce
+from reinforce_dropout.gates import Stage
+from reinforce_dropout.network import forward
 
 COSTS = np.array([3.0, 1.0, 2.0, 6.0])
 LABELS = np.array([0, 1, 1])
 
 
+STAGE = Stage(None, "2", None, None, None, None)
+"""These baselines use only the name of a stage."""
+
+
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("baseline", "expected"),
     [
-        ("none", [0, 0, 0, 0]),
-        ("batch-mean", [3, 3, 3, 3]),
-        ("leave-one-out-mean", [3, 11 / 3, 10 / 3, 2]),
-        ("batch-minimum", [1, 1, 1, 1]),
+        (baselines.none, [0, 0, 0, 0]),
+        (baselines.batch_mean, [3, 3, 3, 3]),
+        (baselines.leave_one_out_mean, [3, 11 / 3, 10 / 3, 2]),
+        (baselines.batch_minimum, [1, 1, 1, 1]),
     ],
 )
-def test_values(name, expected):
-    """One entry an example."""
-    c = pt.dvector("c")
-    b = compiled([c], baselines.BATCH_BASELINES[name](c))(COSTS)
-    np.testing.assert_allclose(b, expected, rtol=1e-12)
+def test_values(baseline, expected):
+    """One entry an example; nothing is remembered."""
+    C = pt.dvector("C")
+    b, updates = baseline(C, STAGE)
+    assert updates == {}
+    np.testing.assert_allclose(compiled([C], b)(COSTS), expected, rtol=1e-12)
 
 
 def test_moving_average_is_of_earlier_batches():
     """The baseline is the average before the mini-batch; the next one takes the batch in."""
-    c, average = pt.dvector("c"), pt.dscalar("average")
-    f = compiled([c, average], baselines.moving_average(c, average, 0.75))
-    b, next_average = f(COSTS, 7.0)
-    np.testing.assert_array_equal(b, [7, 7, 7, 7])
-    np.testing.assert_allclose(next_average, 0.75 * 7 + 0.25 * 3)
+    C = pt.dvector("C")
+    b, updates = baselines.moving_average(0.75)(C, STAGE)
+    ((average, _),) = updates.items()
+    assert average.name == "average_2" and average.get_value() == 0
+    average.set_value(np.asarray(7.0))
+    f = compiled([C], b, updates=updates)
+    np.testing.assert_array_equal(f(COSTS), [7, 7, 7, 7])
+    np.testing.assert_allclose(average.get_value(), 0.75 * 7 + 0.25 * 3)
+
+
+def test_every_stage_has_a_moving_average_of_its_own():
+    """Also if one baseline serves all stages."""
+    baseline, C = baselines.moving_average(0.75), pt.dvector("C")
+    remembered = [baseline(C, STAGE._replace(name=name))[1] for name in ("1", "2")]
+    assert [v.name for updates in remembered for v in updates] == ["average_1", "average_2"]
 
 
 def test_leave_one_out_of_a_single_example_is_its_own_cost():
-    """So that it makes no update, as with the batch mean."""
-    c = pt.dvector("c")
-    assert compiled([c], baselines.leave_one_out_mean(c))([5.0]) == [5.0]
-
-
-def test_names():
-    """An experiment may choose each of these."""
-    assert baselines.BASELINES == (*baselines.BATCH_BASELINES, "moving-average")
+    """It then makes no update, as with the batch mean."""
+    C = pt.dvector("C")
+    assert compiled([C], baselines.leave_one_out_mean(C, STAGE)[0])([5.0]) == [5.0]
 
 
 @pytest.mark.parametrize("floatX", ["float32", "float64"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dtype_is_kept(dtype, floatX):
-    """Whatever PyTensor's default is."""
+    """For any default dtype of PyTensor."""
+    every = [
+        baselines.none,
+        baselines.batch_mean,
+        baselines.leave_one_out_mean,
+        baselines.batch_minimum,
+        baselines.moving_average(0.9),
+    ]
     with pytensor.config.change_flags(floatX=floatX):
-        c, average = pt.vector(dtype=dtype), pt.scalar(dtype=dtype)
-        outputs = [f(c) for f in baselines.BATCH_BASELINES.values()]
-        outputs += baselines.moving_average(c, average, 0.9)
-    assert [v.dtype for v in outputs] == [dtype] * len(outputs)
+        C = pt.vector(dtype=dtype)
+        found = [baseline(C, STAGE) for baseline in every]
+    assert [b.dtype for b, _ in found] == [dtype] * 5
+    ((average, after),) = found[-1][1].items()
+    assert average.dtype == after.dtype == dtype
 
 
 class Enumeration:
@@ -84,7 +104,7 @@ class Enumeration:
     def expected_nll(self, P):
         """Return the expected mean nll."""
         return reference.expectation(
-            P, self.x, self.widths, lambda zs, logits: reference.nll(logits, self.y)
+            P, self.x, self.widths, lambda zs, masks, logits: reference.nll(logits, self.y)
         )
 
     def expected_minimum(self, P):
@@ -99,10 +119,12 @@ class Enumeration:
     def moments(self, baseline, level=0.0):
         """Return mean and variance of eq. (4) over all masks, flat; `level` is added to the nll."""
         x, y, u = pt.dmatrix("x"), pt.lvector("y"), pt.dmatrix("u")
-        forward = self.network.forward(x, mask=reference.given([u]))
-        c = costs.nll(forward.logits, y) + level
-        log_pi = bernoulli.log_prob(forward.z[0], u)
-        step = reinforce.policy_gradient(log_pi, self.network.thetas[0], c - baseline(c))
+        passed = forward(self.network, x, rule=reference.given([u]))
+        (stage,) = passed.stages
+        C = costs.nll(passed.logits, y) + level
+        log_pi = stage.gate.family.log_prob(stage.z, stage.u)
+        b, _ = baseline(C, stage)
+        step = reinforce.policy_gradient(log_pi, stage.gate.policy.theta, C - b)
         f = compiled([x, y, u], [log_pi, *step])
         mean = square = 0.0
         for (masks,) in joint_masks(self.N, self.widths):
@@ -119,19 +141,22 @@ def enumeration(request):
     return Enumeration(*request.param)
 
 
-def moving_average(c):
+def constant(C, stage):
+    """Return a baseline that stands at 3.7."""
+    return pt.zeros_like(C) + 3.7, {}
+
+
+def moving_average(C, stage):
     """Return the baseline of a moving average that stands at 0.4."""
-    return baselines.moving_average(c, pt.constant(0.4), 0.9)[0]
+    b, updates = baselines.moving_average(0.9)(C, stage)
+    for average in updates:
+        average.set_value(np.asarray(0.4))
+    return b, updates
 
 
 @pytest.mark.parametrize(
     "baseline",
-    [
-        baselines.none,
-        lambda c: pt.zeros_like(c) + 3.7,
-        baselines.leave_one_out_mean,
-        moving_average,
-    ],
+    [baselines.none, constant, baselines.leave_one_out_mean, moving_average],
     ids=["none", "constant", "leave-one-out-mean", "moving-average"],
 )
 def test_unbiased(enumeration, baseline):
@@ -150,7 +175,7 @@ def test_batch_mean_scales_the_gradient(enumeration):
 
 
 def test_batch_minimum_is_biased_as_stated(enumeration):
-    """The expectation is g less (1/N) times the gradient of E[min_n c_n]."""
+    """The expectation is g minus (1/N) times the gradient of E[min_n C_n]."""
     mean, _ = enumeration.moments(baselines.batch_minimum)
     bias = enumeration.flat_gradient(enumeration.expected_minimum) / enumeration.N
     assert np.abs(bias).max() > 1e-3
@@ -158,7 +183,7 @@ def test_batch_minimum_is_biased_as_stated(enumeration):
 
 
 def test_variance_is_lower_with_a_baseline(enumeration):
-    """Which is what baselines are for: an unbiased one takes the costs' common level away."""
+    """This is the purpose of baselines: an unbiased one removes the common level of the costs."""
     _, without = enumeration.moments(baselines.none, level=2.0)
     _, leave_one_out = enumeration.moments(baselines.leave_one_out_mean, level=2.0)
     _, batch_mean = enumeration.moments(baselines.batch_mean, level=2.0)

@@ -15,6 +15,7 @@ from reinforce_dropout import bernoulli
 
 z_in, u_in = pt.dmatrices("z", "u")
 LOG_PROB = compiled([z_in, u_in], bernoulli.log_prob(z_in, u_in))
+MEAN, MODE = (compiled([z_in], f(z_in)) for f in (bernoulli.mean, bernoulli.mode))
 ENTROPY = compiled([z_in], bernoulli.entropy(z_in))
 KLS = {q: compiled([z_in], bernoulli.kl(z_in, q)) for q in (0.01, 0.12, 0.5, 0.99)}
 
@@ -47,6 +48,23 @@ def test_kl_is_scipys_relative_entropy(z, q):
     sigma = sigm(z)
     expected = scipy.special.rel_entr(sigma, q) + scipy.special.rel_entr(1 - sigma, 1 - q)
     np.testing.assert_allclose(KLS[q](z), expected.sum(axis=1), rtol=1e-9, atol=1e-12)
+
+
+@settings(deadline=None)
+@given(Z)
+def test_mean_is_the_expectation_and_mode_the_most_probable_mask(z):
+    """By scipy's expectation, and by the log-probabilities of all masks of the first example."""
+    np.testing.assert_allclose(MEAN(z), scipy.stats.bernoulli(sigm(z)).mean(), rtol=1e-9)
+    masks = reference.all_masks(z.shape[1])
+    first = z[:1].repeat(len(masks), axis=0)
+    most_probable = LOG_PROB(z[:1], MODE(z)[:1])
+    np.testing.assert_allclose(most_probable, LOG_PROB(first, masks).max(), rtol=1e-9, atol=1e-12)
+
+
+def test_mode_of_even_odds_is_off():
+    """Where both outcomes are as probable, a unit does not take part; masks are zeros and ones."""
+    z = np.array([[-3.0, -1e-9, 0.0, 1e-9, 3.0]])
+    np.testing.assert_array_equal(MODE(z), [[0, 0, 0, 1, 1]])
 
 
 def test_probabilities_of_all_masks_sum_to_one():
@@ -117,7 +135,7 @@ def test_2000_units_with_extreme_logits_in_float32(size):
 @pytest.mark.parametrize("floatX", ["float32", "float64"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dtype_is_kept(dtype, floatX):
-    """Whatever PyTensor's default is."""
+    """For any default dtype of PyTensor."""
     with pytensor.config.change_flags(floatX=floatX):
         z, u = pt.matrix("z", dtype=dtype), pt.matrix("u", dtype=dtype)
         rng = pytensor.shared(np.random.default_rng(0))
@@ -127,12 +145,14 @@ def test_dtype_is_kept(dtype, floatX):
             bernoulli.kl(z, 0.1),
             bernoulli.kl(z, np.array([0.1, 0.2, 0.3])),
             bernoulli.sample(z, rng)[0],
+            bernoulli.mean(z),
+            bernoulli.mode(z),
         ]
         ones = np.ones((2, 3), dtype)
         results = compiled([z, u], outputs)(ones, ones)
     assert [v.dtype for v in outputs] == [dtype] * len(outputs)
     assert [r.dtype for r in results] == [dtype] * len(outputs)
-    assert [r.shape for r in results] == [(2,)] * 4 + [(2, 3)]
+    assert [r.shape for r in results] == [(2,)] * 4 + [(2, 3)] * 3
 
 
 def sampler(seed):

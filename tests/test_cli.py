@@ -1,4 +1,7 @@
+import dataclasses
+import importlib.metadata
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,9 +13,11 @@ import pytest
 from click.testing import CliRunner
 from idx import write_dataset
 
-from reinforce_dropout import __version__, records, training
+from reinforce_dropout import systems
 from reinforce_dropout.cli import main
-from reinforce_dropout.experiment import PRESETS, Experiment
+from reinforce_dropout.results import records
+from reinforce_dropout.running import training
+from reinforce_dropout.systems import PRESETS, SYSTEMS
 
 SMALL = ["--set", "n_units=12,9", "--epochs", "3", "--threads", "1"]
 
@@ -45,7 +50,7 @@ def test_every_command_has_help():
     for arguments in ([], *([name] for name in main.commands)):
         result = run(*arguments, "--help")
         assert result.exit_code == 0 and "Usage:" in result.stdout
-    assert run("--version").stdout.strip().endswith(__version__)
+    assert run("--version").stdout.strip().endswith(importlib.metadata.version("reinforce-dropout"))
 
 
 def test_module_is_the_command():
@@ -56,16 +61,39 @@ def test_module_is_the_command():
     assert "Usage: reinforce-dropout" in result.stdout
 
 
-def test_presets_name_every_preset_and_field():
-    output = run("presets").stdout
-    assert all(name in output for name in PRESETS)
-    assert all(f"    {field} = " in output for field in Experiment().as_dict())
+def sections():
+    """Return what `presets` prints of each system, by name."""
+    parts = ["", *run("presets").stdout.rstrip().split("System ")[1:]]
+    return {part.split(".")[0]: part for part in parts[1:]}
 
 
-def test_presets_print_values_as_set_takes_them():
-    lines = run("presets").stdout.split("\n\n")[1].splitlines()[1:]
-    settings = dict(line.strip().split(" = ") for line in lines if line.strip())
-    assert Experiment().replace(**settings) == Experiment()
+def test_presets_name_every_preset_and_field_of_every_system():
+    listed = sections()
+    assert list(listed) == list(SYSTEMS)
+    for name, module in SYSTEMS.items():
+        assert all(f"    preset {preset.name}: " in listed[name] for preset in module.PRESETS)
+        for field in dataclasses.fields(module.Settings):
+            if field.name != "name":
+                assert f"        {field.name} = " in listed[name]
+                assert unspaced(field.metadata["text"]) in unspaced(listed[name])
+
+
+def unspaced(text):
+    """Return the text without spaces: lines may break at hyphens too."""
+    return "".join(text.split())
+
+
+@pytest.mark.parametrize("name", list(SYSTEMS))
+def test_presets_print_values_as_set_takes_them(name):
+    """The fields' defaults, and what each preset chooses otherwise."""
+    lines = sections()[name].splitlines()
+    fields = [line.strip().split(" = ") for line in lines if re.match("        [a-z]", line)]
+    defaults = SYSTEMS[name].Settings()
+    assert defaults.replace(**dict(fields)) == defaults
+    chosen = [line.strip()[7:].split(": ") for line in lines if line.startswith("    preset ")]
+    for preset, settings in chosen:
+        pairs = [] if settings == "the defaults" else [s.split("=") for s in settings.split(" ")]
+        assert defaults.replace(name=preset, **dict(pairs)) == PRESETS[preset]
 
 
 def test_train_options_reach_the_experiment(small_data, tmp_path):
@@ -79,7 +107,7 @@ def test_train_options_reach_the_experiment(small_data, tmp_path):
     expected = PRESETS["policy-500"].replace(
         seed=7, n_epochs=1, n_units=(6,), lam=0.01, kl_gradient="score"
     )
-    assert Experiment.from_dict(attributes["experiment"]) == expected
+    assert systems.from_dict(attributes["experiment"]) == expected
     assert attributes["seed"] == 7 and attributes["backend"] == "numba"
     assert "policy-500 epoch 1/1" in result.stderr  # the progress bar
     assert "backend numba" in result.stderr  # what "auto" took
@@ -103,7 +131,8 @@ def test_default_name_of_the_record(small_data, tmp_path, monkeypatch):
 def test_show_prints_settings_provenance_and_epochs(trained):
     output = run("show", trained).stdout
     record = records.read(trained)
-    assert "    n_units = 12,9\n" in output and "    lam = 0.0001\n" in output
+    assert "    system = policy\n" in output and "    n_units = 12,9\n" in output
+    assert "    lam = 0.0001\n" in output
     assert "    status: finished\n" in output and "pytensor" in output
     assert "Last epoch: 3\n" in output
     assert f"Best epoch: {record.best_attributes['epoch']}\n" in output
@@ -114,16 +143,35 @@ def test_evaluate_prints_the_recorded_errors_by_all_rules(trained, small_data):
     result = run("evaluate", trained, "--data", small_data)
     assert result.exit_code == 0, result.output
     record = records.read(trained)
-    recorded = record.curves["test_error"][record.best_attributes["epoch"] - 1]
+    rules, best = ("sampled", "expected", "thresholded"), record.best_epoch - 1
+    recorded = [record.curves[f"test_error_{rule}"][best] for rule in rules]
     rows = [line.split() for line in result.stdout.splitlines() if line.startswith("test")]
-    assert [row[2] for row in rows] == ["sampled", "expected", "thresholded"]
+    assert [row[2] for row in rows] == list(rules)
     assert [row[3] for row in rows] == [f"{error:.2%}" for error in recorded]
     assert all(row[1] == "90" and len(row) == 6 for row in rows)
     # Without --data, the data set that the record names.
     assert run("evaluate", trained).stdout == result.stdout
 
 
-def test_evaluate_with_other_blocks(trained, small_data, tmp_path):
+@pytest.fixture(scope="module")
+def plain(small_data, tmp_path_factory):
+    """A record of a network without policies."""
+    path = tmp_path_factory.mktemp("cli") / "plain.hdf5"
+    result = run("train", "baseline-500", *SMALL, "--data", small_data, "--out", path, "--quiet")
+    assert result.exit_code == 0, result.output
+    return path
+
+
+def test_evaluate_prints_one_error_where_there_is_one_rule(plain, small_data):
+    result = run("evaluate", plain, "--data", small_data)
+    assert result.exit_code == 0, result.output
+    (row,) = (line for line in result.stdout.splitlines() if line.startswith("test"))
+    error = records.read(plain).best_attributes["test_error"]
+    assert row.split() == ["test", "90", "all", "units", f"{error:.2%}"]
+    assert "best epoch" in run("show", plain).stdout
+
+
+def test_evaluate_with_other_blocks(trained, plain, small_data):
     def active(*options):
         result = run("evaluate", trained, "--data", small_data, *options)
         assert result.exit_code == 0, result.output
@@ -131,13 +179,11 @@ def test_evaluate_with_other_blocks(trained, small_data, tmp_path):
 
     assert active("--instances-per-block", 1) == active() != active("--instances-per-block", 8)
     assert run("evaluate", trained, "--instances-per-block", 0).exit_code == 2
-    plain = tmp_path / "plain.hdf5"
-    run("train", "baseline-500", *SMALL, "--data", small_data, "--out", plain, "--quiet")
     refused = run("evaluate", plain, "--data", small_data, "--instances-per-block", 8)
     assert_refused(refused, "no policies", "leave instances_per_block out")
 
 
-def test_evaluate_by_choice_of_execution(trained, small_data, tmp_path):
+def test_evaluate_by_choice_of_execution(trained, plain, small_data):
     def evaluate(record, *options):
         return run("evaluate", record, "--data", small_data, *options)
 
@@ -145,10 +191,8 @@ def test_evaluate_by_choice_of_execution(trained, small_data, tmp_path):
     assert sparse.exit_code == 0, sparse.output
     assert sparse.stdout == evaluate(trained).stdout and sparse.stderr == ""
     assert evaluate(trained, "--execution", "sparse").exit_code == 2
-    plain = tmp_path / "plain.hdf5"
-    run("train", "baseline-500", *SMALL, "--data", small_data, "--out", plain, "--quiet")
     refused = evaluate(plain, "--execution", "block-sparse")
-    assert_refused(refused, "no policies", "set execution to dense")
+    assert_refused(refused, "no policies", "the execution dense")
 
 
 def test_evaluate_refuses_other_data(trained, tmp_path):
@@ -171,7 +215,7 @@ def test_want_of_memory_gets_one_sentence(monkeypatch, tmp_path):
     def allocate(*_):
         raise MemoryError("Unable to allocate 584. GiB")
 
-    monkeypatch.setattr(training, "Trainer", allocate)
+    monkeypatch.setattr(training, "compile_learner", allocate)
     result = run("train", "policy-500", "--out", tmp_path / "run.hdf5", "--quiet")
     assert_refused(result, "not enough memory (Unable to allocate 584. GiB)", "lower n_units")
 
@@ -195,9 +239,16 @@ def test_show_names_the_continuations(trained, tmp_path):
         (["train", "policy-50"], ["no preset 'policy-50'", "policy-500"]),
         (["train", "policy-500", "--set", "colour=red"], ["no field 'colour'", "activation"]),
         (["train", "policy-500", "--set", "self=1"], ["no field 'self'"]),
+        (["train", "baseline-500", "--set", "lam=1"], ["system plain has no field 'lam'"]),
+        (["train", "policy-500", "--set", "instances_per_block=2"], ["system policy has no fi"]),
+        (["train", "policy-500", "--execution", "block-sparse"], ["trains with the execution d"]),
+        (
+            ["train", "block-800-800", "--execution", "block-sparse", "--set", "batch_size=40"],
+            ["mini-batches of one block", "leave the execution dense"],
+        ),
         (["train", "policy-500", "--seed", str(2**64)], ["seed must be", "less than 2**64"]),
         (["train", "policy-500", "--set", "q=1"], ["q must be between 0 and 1"]),
-        (["train", "policy-500", "--set", "n_units=0"], ["n_units", "each 1 or more"]),
+        (["train", "policy-500", "--set", "n_units=0"], ["n_units", "each from 1 to"]),
         (["train", "policy-500", "--set", "learning_rate=-1"], ["learning_rate", "0 or more"]),
         (["train", "policy-500", "--epochs", "0"], ["n_epochs must be 1 or more"]),
         (["train", "policy-500", "--backend", "fortran"], ["no backend 'fortran'", "numba"]),

@@ -1,4 +1,4 @@
-"""Costs against scipy, and the updates of gradient descent."""
+"""Costs against scipy, and what the stages pay."""
 
 import numpy as np
 import pytensor
@@ -8,8 +8,8 @@ import reference
 import scipy.special
 from reference import compiled
 
-from reinforce_dropout import costs
-from reinforce_dropout.updates import sgd
+from reinforce_dropout import bernoulli, costs
+from reinforce_dropout.gates import Gate, Stage
 
 LOGITS = np.random.default_rng(0).normal(size=(5, 4))
 LABELS = np.array([3, 0, 2, 2, 1])
@@ -25,7 +25,7 @@ def test_nll_is_scipys(dtype):
 
 
 def test_nll_gradient():
-    """Softmax less the indicator of the label."""
+    """Softmax minus the indicator of the label."""
     logits, y = pt.dmatrix("logits"), pt.lvector("y")
     grad = compiled([logits, y], pytensor.grad(costs.nll(logits, y).sum(), logits))
     expected = scipy.special.softmax(LOGITS, axis=1) - np.eye(4)[LABELS]
@@ -59,7 +59,7 @@ def test_mdp_cost_counts_every_layer_once(n_layers):
 
 
 def test_mdp_cost_without_divergences_is_the_nll():
-    """As for the last layer with ``kl_gradient="total"``."""
+    """As for the last layer with `returns.to_go`."""
     nll = pt.dvector("nll")
     np.testing.assert_array_equal(compiled([nll], costs.mdp_cost(nll, [], 0.3))([1, 2]), [1, 2])
 
@@ -67,41 +67,48 @@ def test_mdp_cost_without_divergences_is_the_nll():
 @pytest.mark.parametrize("floatX", ["float32", "float64"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_dtype_is_kept(dtype, floatX):
-    """Whatever PyTensor's default is."""
+    """For any default dtype of PyTensor."""
     with pytensor.config.change_flags(floatX=floatX):
         logits, kl = pt.matrix(dtype=dtype), pt.vector(dtype=dtype)
         nll = costs.nll(logits, pt.ivector())
         W = pytensor.shared(np.ones((2, 2), dtype))
-        [(_, updated)] = sgd([W], [pt.matrix(dtype=dtype)], 0.01)
-        outputs = [nll, costs.l2([W, W]), costs.mdp_cost(nll, [kl, kl], 0.1), updated]
+        outputs = [nll, costs.l2([W, W]), costs.mdp_cost(nll, [kl, kl], 0.1)]
+        outputs += [costs.mdp_cost(nll, [kl, 0], 0.1), costs.mdp_cost(nll, [0], 0.1)]
     assert [v.dtype for v in outputs] == [dtype] * len(outputs)
 
 
-def test_sgd_steps_down_each_gradient():
-    """``p - learning_rate * g``, each parameter with its own gradient, in the order given."""
-    p, q = pytensor.shared(np.array([1.0, 2.0])), pytensor.shared(np.array([[5.0]]))
-    updates = sgd([p, q], [3 * p, pt.ones_like(q)], 0.5)
-    assert [variable for variable, _ in updates] == [p, q]
-    np.testing.assert_array_equal(p.get_value(), [1, 2])  # returned, not applied
-    compiled([], [], updates=updates)()
-    np.testing.assert_allclose(p.get_value(), [-0.5, -1.0])
-    np.testing.assert_allclose(q.get_value(), [[4.5]])
+def test_a_policy_pays_its_own_divergence():
+    """Eq. (5) of the stage asked for; it depends on the policy alone, not on the decision."""
+    zs = [pt.dmatrix("z_1"), pt.dmatrix("z_2")]
+    stages = [Stage(Gate(None), str(i), None, z, None, None) for i, z in enumerate(zs, start=1)]
+    cost, rng = costs.kl_to_rate(0.2), np.random.default_rng(0)
+    for i, z in enumerate(zs):
+        paid, value = cost(stages, i), rng.normal(size=(3, 4))
+        assert paid.for_decision == 0
+        kl = compiled([z], paid.for_policy)(value)
+        np.testing.assert_allclose(kl, reference.kl(value, 0.2), rtol=1e-10)
 
 
-def test_sgd_minimises_a_quadratic():
-    """The direction is down."""
-    p = pytensor.shared(np.array([4.0, -3.0]))
-    step = compiled([], [], updates=sgd([p], [pytensor.grad((p**2).sum(), p)], 0.1))
-    for _ in range(100):
-        step()
-    np.testing.assert_allclose(p.get_value(), 0, atol=1e-8)
+def test_a_divergence_is_that_of_the_stages_family():
+    """The family may be another one than the Bernoulli's."""
+
+    class Family:
+        """Decisions of a kind of their own."""
+
+        @staticmethod
+        def kl(z, q):
+            """Return something that is no divergence of Bernoulli units."""
+            return q * z.sum(axis=1)
+
+    z = pt.dmatrix("z")
+    stages = [Stage(Gate(None, family), "1", None, z, None, None) for family in (bernoulli, Family)]
+    paid = compiled([z], costs.kl_to_rate(0.5)(stages, 1).for_policy)(np.ones((2, 3)))
+    np.testing.assert_array_equal(paid, [1.5, 1.5])
 
 
-def test_sgd_wants_a_gradient_for_each_parameter():
-    """A lost gradient is an error of the caller, not a parameter that never learns."""
-    p = pytensor.shared(np.ones(2))
-    with pytest.raises(ValueError):
-        sgd([p, p], [p], 0.1)
+def test_nothing_is_paid_by_default():
+    """Neither for the decision nor for the policy."""
+    assert costs.Paid() == (0, 0)
 
 
 def test_reference_agrees_with_scipy():

@@ -8,7 +8,7 @@ import scipy.stats
 from reference import all_masks, compiled, gradient, sigm
 
 from reinforce_dropout import bernoulli, costs, reinforce
-from reinforce_dropout.policy import SigmoidBernoulliPolicy
+from reinforce_dropout.gates import AffinePolicy
 
 RNG = np.random.default_rng(0)
 N, N_IN, N_UNITS = 5, 4, 3
@@ -22,15 +22,13 @@ COSTS = RNG.normal(2, 1, N)
 @pytest.fixture
 def policy():
     """Return a policy with the parameters above, in float64."""
-    policy = SigmoidBernoulliPolicy(np.random.default_rng(0), N_IN, N_UNITS, "1")
-    policy.Z, policy.o = policy.theta[:] = pytensor.shared(Z), pytensor.shared(O)
-    return policy
+    return AffinePolicy(pytensor.shared(Z), pytensor.shared(O))
 
 
 def test_equation_1_probability_of_the_masks(policy):
     """Eq. (1): the log-probability of Bernoulli units with sigma = sigm(s Z + o)."""
     s, u = pt.dmatrices("s", "u")
-    log_pi = compiled([s, u], bernoulli.log_prob(policy.logits(s), u))(S, U)
+    log_pi = compiled([s, u], bernoulli.log_prob(policy(s), u))(S, U)
     expected = scipy.stats.bernoulli.logpmf(U, sigm(S @ Z + O)).sum(axis=1)
     np.testing.assert_allclose(log_pi, expected, rtol=1e-12)
 
@@ -40,7 +38,7 @@ def test_equation_2_score_gradient_is_gradient_of_expected_cost(policy):
     masks, s = all_masks(N_UNITS), S[:1]
     cost_of_mask = RNG.normal(size=len(masks))
     u, c = pt.dmatrix("u"), pt.dvector("c")
-    log_pi = bernoulli.log_prob(policy.logits(pt.constant(s)), u)
+    log_pi = bernoulli.log_prob(policy(pt.constant(s)), u)
     step = compiled([u, c], reinforce.policy_gradient(log_pi, policy.theta, c))
 
     def probabilities(P):
@@ -61,7 +59,7 @@ def test_equation_2_score_gradient_is_gradient_of_expected_cost(policy):
 def check_gradient_of_a_mini_batch(form, policy):
     """Compare with (1/N) c^T J, where row n of J is (u - sigma) times s for Z, times 1 for o."""
     s, u, c = pt.dmatrix("s"), pt.dmatrix("u"), pt.dvector("c")
-    log_pi = bernoulli.log_prob(policy.logits(s), u)
+    log_pi = bernoulli.log_prob(policy(s), u)
     grads = compiled([s, u, c], form(log_pi, policy.theta, c))(S, U, COSTS)
     residual = U - sigm(S @ Z + O)
     J_Z = S[:, :, None] * residual[:, None, :]
@@ -83,7 +81,7 @@ def test_equation_4_without_the_jacobian(policy):
 def test_equation_5_divergence_from_the_target_rate(policy, q):
     """Eq. (5): the sum over all masks of pi log(pi / q), q the mask's probability at rate q."""
     s = pt.dmatrix("s")
-    kl = compiled([s], bernoulli.kl(policy.logits(s), q))(S)
+    kl = compiled([s], bernoulli.kl(policy(s), q))(S)
     for n, sigma in enumerate(sigm(S @ Z + O)):
         log_pi = scipy.stats.bernoulli.logpmf(all_masks(N_UNITS), sigma).sum(axis=1)
         log_q = scipy.stats.bernoulli.logpmf(all_masks(N_UNITS), q).sum(axis=1)

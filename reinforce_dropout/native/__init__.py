@@ -1,40 +1,41 @@
 """A faster compilation mode: the same graphs, better machine code.
 
-Ops (:mod:`.products`) with Numba kernels (:mod:`.forward_products`, :mod:`.transposed_products`,
-:mod:`.rank_updates`) replace the matrix products of a training step, and rewrites
-(:mod:`.rewrites`) put them there when the graph is compiled with :func:`mode`. :mod:`.uniforms`
-draws the masks; :mod:`.packed`, :mod:`.packed_product`, :mod:`.block_logits` and :mod:`.submatrix`
-compile the Ops of block dropout.  Importing this package leaves PyTensor's own modes as they are.
+If a graph is compiled with :func:`mode`, :mod:`.rewrites` replaces parts of it by Ops. The package
+has one folder for each level:
+
+- :mod:`.ops`: Ops and their translations to Numba, also of the Ops in `reinforce_dropout.blocks`;
+- :mod:`.kernels`: functions of arrays that the translations call;
+- :mod:`.llvm`: pieces of kernels in LLVM's own instructions.
+
+Importing this package leaves PyTensor's own modes as they are.
 """
 
 from pytensor.compile.mode import Mode, get_mode
 
-from reinforce_dropout.native import (  # noqa: F401 - register their kernels
-    block_logits,
-    packed,
-    packed_product,
-    submatrix,
-)
+from reinforce_dropout.native.ops import packed, submatrix  # noqa: F401 - register translations
+from reinforce_dropout.native.ops.uniforms import AdaptiveLinker, NativeLinker
 from reinforce_dropout.native.rewrites import TAG
-from reinforce_dropout.native.uniforms import NativeLinker
 
 __all__ = ["mode"]
 
 
-def mode(name="NUMBA"):
+def mode(name="NUMBA", adaptive=False):
     """Return PyTensor's mode `name`, with the native Ops if its linker is Numba's.
 
     Parameters
     ----------
     name : str
-        A name PyTensor knows, in any case: ``"numba"``, ``"c"``, ``"jax"``, ...
+        A mode of PyTensor, in upper or lower case.
+    adaptive : bool
+        Whether the number of threads follows the load of the machine, see `adaptive.Adaptive`. It
+        changes no bit. Only for functions whose first argument is an array.
 
     Returns
     -------
     pytensor.compile.mode.Mode
-        To be passed to ``pytensor.function`` as ``mode``.
     """
     plain = get_mode(name.upper())
     if name.upper() != "NUMBA":
         return plain
-    return Mode(NativeLinker(), plain.provided_optimizer).including(TAG)
+    linker = AdaptiveLinker() if adaptive else NativeLinker()
+    return Mode(linker, plain.provided_optimizer).including(TAG)

@@ -1,11 +1,12 @@
-"""A digest of the kernels' sources, so that PyTensor's cache on disk never holds stale code."""
+"""A digest of the kernels' sources: with another digest, PyTensor's cache on disk is not used."""
 
 from hashlib import sha256
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
-_ELSEWHERE = [_FOLDER.parent / name for name in ("alignment.py", "packed.py", "submatrix.py")]
-_SOURCES = sorted(_FOLDER.glob("*.py")) + _ELSEWHERE
+_BLOCKS = _FOLDER.parent / "blocks"
+_ELSEWHERE = [_FOLDER.parent / "alignment.py", _BLOCKS / "packed.py", _BLOCKS / "submatrix.py"]
+_SOURCES = sorted(_FOLDER.rglob("*.py")) + _ELSEWHERE
 
 VERSION = int.from_bytes(
     sha256(b"".join(source.read_bytes() for source in _SOURCES)).digest()[:8], "big"

@@ -1,8 +1,8 @@
-"""Rewrites that put the native Ops into a graph; only :func:`mode` of this package asks for them.
+"""Rewrites that put the native Ops into a graph; only :func:`mode` of this package uses them.
 
-PyTensor's own optimiser of matrix products recognises ``W - lr * (s.T @ g + 2 * l2 * W)``,
-however the graph spells it, as one ``Gemm``: ``beta * W + alpha * s.T @ g``.  Its Numba linker has
-no such Op and so never calls it.  Here it runs, and what it finds becomes a native Op.
+PyTensor's own optimiser of matrix products recognises ``W - lr * (s.T @ g + 2 * l2 * W)`` in any
+spelling. It makes one ``Gemm`` of it: ``beta * W + alpha * s.T @ g``. PyTensor's Numba mode does
+not use it, because the linker has no ``Gemm``. Here it runs, and each ``Gemm`` becomes a native Op.
 """
 
 from pytensor.compile.mode import optdb
@@ -15,15 +15,15 @@ from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.math import dot
 from pytensor.tensor.rewriting.blas import GemmOptimizer, local_dot_to_dot22
 
-from reinforce_dropout.native.elementwise import Elementwise
-from reinforce_dropout.native.products import (
+from reinforce_dropout.blocks.submatrix import PutSubmatrix
+from reinforce_dropout.native.ops.elementwise import Elementwise
+from reinforce_dropout.native.ops.products import (
     MaskedProductTransposed,
     Products,
     ProductTransposed,
     RankUpdates,
 )
-from reinforce_dropout.native.uniforms import use_uniforms
-from reinforce_dropout.submatrix import PutSubmatrix
+from reinforce_dropout.native.ops.uniforms import use_uniforms
 
 __all__ = ["TAG"]
 
@@ -44,7 +44,7 @@ def _untransposed(variable):
 
 @node_rewriter([gemm_no_inplace])
 def gemm_to_rank_updates(fgraph, node):
-    """``Gemm`` of ``s.T`` and g becomes a :class:`RankUpdates`; any other, plain arithmetic.
+    """``Gemm`` of ``s.T`` and g becomes a :class:`RankUpdates`, any other plain arithmetic.
 
     ::
 
@@ -96,12 +96,12 @@ def dot22_to_product(fgraph, node):
 
 
 def _partner(fgraph, node):
-    """Return another node of the same Op on the same s that could be joined to `node`, or None."""
+    """Return another node of the same Op on the same s that can be joined to `node`, or None."""
     s, W = node.inputs[:2]
     for other, position in fgraph.clients[s]:
         if other.op == node.op and position == 0 and other is not node:
             if other.inputs[1].dtype == W.dtype and len(other.outputs) == 1:
-                # Joined to what it needs itself, a node would wait for its own result.
+                # If one node needed the other's result, the joined node would need its own.
                 if not (apply_depends_on(node, other) or apply_depends_on(other, node)):
                     return other
     return None
@@ -150,7 +150,7 @@ def _is_mask(variable):
 
 @node_rewriter([Elemwise])
 def mask_product_transposed(fgraph, node):
-    """``(g @ W.T) * u`` with a mask u of that shape: what u drops is not computed.
+    """``(g @ W.T) * u`` with a mask u of that shape: entries that u drops are not computed.
 
     ::
 

@@ -1,0 +1,145 @@
+"""Gates: who decides which units of a layer take part, and what a decision does.
+
+A `Gate` joins a policy to a family of distributions. The policy looks at the activations below; the
+decisions are drawn from the family. The paper's gate is `sigmoid_bernoulli`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytensor.tensor as pt
+
+from reinforce_dropout import bernoulli
+from reinforce_dropout.initializers import glorot_uniform, logit_of_rate, parameter
+
+
+def multiply(h, U):
+    """Let the units take part where `U` is 1: ``h * U``, both (m_b, n_units)."""
+    return h * U
+
+
+def unchanged(value, *_):
+    """Return `value`: every example has a decision of its own."""
+    return value
+
+
+class Gate(NamedTuple):
+    """Decides on the units of one layer. All fields are functions, except the family.
+
+    Attributes
+    ----------
+    policy : callable
+        ``policy(s) -> z``: activations below (m_b, n_in) to logits (n_decisions, k). Its attribute
+        ``theta`` lists the parameters that learn; the list may be empty.
+    family : module
+        Six functions of the logits, as in `reinforce_dropout.bernoulli`: ``sample``, ``mean``,
+        ``mode``, ``log_prob``, ``entropy`` and ``kl``.
+    act : callable
+        ``act(h, U) -> next state``: what the decisions do to the layer's output h.
+    expand : callable
+        ``expand(u, s) -> U``: repeats decisions for every example, (n_decisions, k) to (m_b, ...).
+    pool : callable
+        ``pool(v) -> (n_decisions,)``: makes the cost of a decision from the costs of its examples.
+    """
+
+    policy: Callable
+    family: Any = bernoulli
+    act: Callable = multiply
+    expand: Callable = unchanged
+    pool: Callable = unchanged
+
+
+class Stage(NamedTuple):
+    """What one pass did at one gate: one stage of the Markov decision process.
+
+    Attributes
+    ----------
+    gate : Gate
+    name : str
+        Of the layer, from "1".
+    s : tensor (m_b, n_in)
+        State: the activations of the layer below.
+    z, u : tensor (n_decisions, k)
+        Logits and decisions.
+    U : tensor (m_b, n_units)
+        The decisions for every example: the mask.
+    """
+
+    gate: Gate
+    name: str
+    s: Any
+    z: Any
+    u: Any
+    U: Any
+
+
+class AffinePolicy(NamedTuple):
+    """``z = s Z + o``, the policy of eq. (1) in its logits.
+
+    Attributes
+    ----------
+    Z : shared (n_in, n_units) float32
+    o : shared (n_units,) float32
+    """
+
+    Z: Any
+    o: Any
+
+    @property
+    def theta(self):
+        """What the policy learns: ``[Z, o]``."""
+        return [self.Z, self.o]
+
+    def __call__(self, s):
+        """Logits (m_b, n_units) for the activations `s` (m_b, n_in)."""
+        return s @ self.Z + self.o
+
+
+class UniformPolicy(NamedTuple):
+    """The same logits ``o`` for every state. It does not learn: ordinary dropout.
+
+    Attributes
+    ----------
+    o : shared (n_units,) float32
+    """
+
+    o: Any
+
+    @property
+    def theta(self):
+        """Nothing that learns."""
+        return []
+
+    def __call__(self, s):
+        """Logits (m_b, n_units), the same for all activations `s` (m_b, n_in)."""
+        return pt.zeros((s.shape[0], 1), dtype=s.dtype) + self.o
+
+
+def sigmoid_bernoulli(rng, n_in, n_units, name, initial_rate=0.12):
+    """Return the paper's gate, eq. (1): ``u ~ Bernoulli(sigm(s Z + o))``.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Draws the initial ``Z`` (Glorot).
+    n_in, n_units : int
+        Widths of the layer below and of the gated layer.
+    name : str
+        Suffix of the parameters' names: ``Z_<name>``, ``o_<name>``.
+    initial_rate : float
+        About this fraction of the units takes part at first; it sets ``o``.
+
+    Returns
+    -------
+    Gate
+    """
+    Z = parameter(glorot_uniform(rng, n_in, n_units), f"Z_{name}")
+    return Gate(AffinePolicy(Z, parameter(logit_of_rate(initial_rate, n_units), f"o_{name}")))
+
+
+def uniform(rng, n_in, n_units, name, initial_rate=0.12):
+    """Return a gate that lets every unit take part at `initial_rate`, in every state.
+
+    The parameters are those of `sigmoid_bernoulli`; nothing is drawn from `rng`.
+    """
+    return Gate(UniformPolicy(parameter(logit_of_rate(initial_rate, n_units), f"o_{name}")))

@@ -1,0 +1,1 @@
+"""Kernels: functions of arrays that Numba compiles. None knows of PyTensor."""

@@ -1,0 +1,111 @@
+"""Lists of the non-zero entries of a matrix, for kernels that skip the zeros."""
+
+import numba
+import numpy as np
+
+from reinforce_dropout.native.llvm.vectors import (
+    VECTOR_BYTES,
+    address,
+    count_bits,
+    lowest_bit,
+    non_zero_bits,
+)
+
+__all__ = [
+    "DENSE",
+    "FEW_COLUMNS",
+    "count_by_column",
+    "count_non_zeros",
+    "non_zeros_by_block",
+    "non_zeros_by_column",
+]
+
+#: For products with fewer columns, a list costs more than it saves.
+FEW_COLUMNS = 32
+#: Above this density it is faster to compute everything.
+DENSE = 0.6
+
+
+@numba.njit
+def _bits(s, i, k, stop):
+    """Bits of one vector of row i of s: which entries from column k to `stop` are not 0."""
+    return non_zero_bits(address(s) + (i * s.shape[1] + k) * s.itemsize, stop - k, s.dtype.type(0))
+
+
+@numba.njit
+def count_non_zeros(s):
+    """Count the non-zero entries of a C-ordered matrix; NaN counts."""
+    n_rows, n_columns = s.shape
+    lanes = VECTOR_BYTES // s.itemsize
+    n = 0
+    for i in range(n_rows):
+        for k in range(0, n_columns, lanes):
+            n += count_bits(_bits(s, i, k, n_columns))
+    return n
+
+
+@numba.njit
+def count_by_column(s):
+    """Count the non-zero entries before each column of s, (n_columns + 1,) int64."""
+    counts = np.zeros(s.shape[1] + 1, np.int64)
+    for i in range(s.shape[0]):
+        row, after = s[i], counts[1:]
+        for k in range(row.size):
+            after[k] += row[k] != 0
+    for k in range(s.shape[1]):
+        counts[k + 1] += counts[k]
+    return counts
+
+
+@numba.njit
+def non_zeros_by_block(s, length):
+    """List the non-zero entries of `s` by blocks of `length` columns, and in each row by row.
+
+    Returns
+    -------
+    columns : ndarray (n_entries or more,) int64
+    factors : ndarray (n_entries or more,) of s.dtype
+    firsts : ndarray (n_blocks, n_rows + 1) int64
+        Block B and row i own the entries ``firsts[B, i] <= t < firsts[B, i + 1]``.
+    """
+    n_rows, n_columns = s.shape
+    n_blocks = (n_columns + length - 1) // length
+    columns, factors = np.empty(s.size, np.int64), np.empty(s.size, s.dtype)
+    firsts = np.empty((n_blocks, n_rows + 1), np.int64)
+    lanes = VECTOR_BYTES // s.itemsize
+    t = 0
+    for block in range(n_blocks):
+        stop = min(n_columns, (block + 1) * length)
+        for i in range(n_rows):
+            firsts[block, i] = t
+            for k in range(block * length, stop, lanes):
+                bits = _bits(s, i, k, stop)
+                while bits != 0:
+                    columns[t] = k + lowest_bit(bits)
+                    factors[t] = s[i, columns[t]]
+                    bits &= bits - 1
+                    t += 1
+        firsts[block, n_rows] = t
+    return columns, factors, firsts
+
+
+@numba.njit
+def non_zeros_by_column(s, firsts):
+    """List the rows (int64) and factors of the non-zero entries of `s`, column by column.
+
+    Column k owns the entries ``firsts[k] <= t < firsts[k + 1]``, see `count_by_column`.
+    """
+    n_rows, n_columns = s.shape
+    rows, factors = np.empty(firsts[-1], np.int64), np.empty(firsts[-1], s.dtype)
+    places = firsts.copy()
+    lanes = VECTOR_BYTES // s.itemsize
+    for i in range(n_rows):
+        for k in range(0, n_columns, lanes):
+            bits = _bits(s, i, k, n_columns)
+            while bits != 0:
+                column = k + lowest_bit(bits)
+                t = places[column]
+                rows[t], factors[t] = i, s[i, column]
+                places[column] = t + 1
+                bits &= bits - 1
+    return rows, factors

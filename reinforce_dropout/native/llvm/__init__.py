@@ -1,0 +1,1 @@
+"""Pieces of kernels written in LLVM's own instructions: vectors, tiles, prefetches."""

@@ -1,0 +1,64 @@
+"""An Op for tanh, sigmoid and softplus."""
+
+import numpy as np
+from pytensor.graph.basic import Apply
+from pytensor.graph.op import Op
+from pytensor.link.numba.dispatch.basic import (
+    numba_njit,
+    register_funcify_default_op_cache_key,
+)
+from scipy import special
+
+from reinforce_dropout.native.digest import VERSION
+from reinforce_dropout.native.kernels.elementwise import FUNCTIONS
+
+__all__ = ["Elementwise"]
+
+
+def _numpy_softplus(x):
+    return np.logaddexp(0, x)
+
+
+_IN_NUMPY = {"tanh": np.tanh, "sigmoid": special.expit, "softplus": _numpy_softplus}
+
+
+class Elementwise(Op):
+    """One function of `kernels.elementwise` on every element of a float32 array of any rank.
+
+    It is not part of PyTensor's fused loops. Those have so many inputs and outputs that LLVM cannot
+    prove them distinct, and then does not vectorise the loop. `function` is "tanh", "sigmoid" or
+    "softplus".
+    """
+
+    __props__ = ("function",)
+
+    def __init__(self, function):
+        self.function = function
+
+    def make_node(self, x):
+        """Build the node; its output has x's type."""
+        return Apply(self, [x], [x.type()])
+
+    def infer_shape(self, *arguments):
+        """Return x's shape; PyTensor 3.0 passes one more argument."""
+        *_, input_shapes = arguments
+        return input_shapes
+
+    def perform(self, node, inputs, output_storage):
+        """Compute with NumPy, for linkers other than Numba's."""
+        (x,) = inputs
+        output_storage[0][0] = np.asarray(_IN_NUMPY[self.function](x), dtype=x.dtype)
+
+
+@register_funcify_default_op_cache_key(Elementwise)
+def _numba_elementwise(op, node, **kwargs):
+    function = FUNCTIONS[op.function]
+
+    @numba_njit
+    def native_elementwise(x):
+        contiguous = np.ascontiguousarray(x)
+        result = np.empty_like(contiguous)
+        function(contiguous.reshape(-1), result.reshape(-1))
+        return result
+
+    return native_elementwise, VERSION

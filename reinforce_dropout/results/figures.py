@@ -1,0 +1,148 @@
+"""Figure 1, drawn from records. Nothing here trains."""
+
+import io
+import os
+from pathlib import Path
+
+import matplotlib.style
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from reinforce_dropout.errors import RecordError
+from reinforce_dropout.results import files
+from reinforce_dropout.results.claims import QUICK_NOTE
+from reinforce_dropout.results.records import Record
+
+# Matplotlib's own defaults come first: a user's matplotlibrc must not change a published figure.
+_STYLE = (
+    "default",
+    {
+        "font.size": 9,
+        "legend.fontsize": 8,
+        "legend.frameon": False,
+        "legend.handlelength": 3,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "savefig.dpi": 200,
+        "pdf.fonttype": 42,  # text that can be searched and copied
+    },
+)
+# Told apart by dashes, width and points as well as by colour, for print in grey.
+_ONLY_LAYER = {
+    "color": "black", "linestyle": (0, (5, 1.5, 1, 1.5)), "linewidth": 1.3, "marker": "^",
+}  # fmt: skip
+_FIRST_LAYER = {"color": "#0072b2", "linestyle": "-", "linewidth": 2.0, "marker": "o"}
+_SECOND_LAYER = {
+    "color": "#d55e00", "linestyle": (0, (4, 1.5)), "linewidth": 1.3, "marker": "s",
+}  # fmt: skip
+_BEST = {"marker": "D", "markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.3}
+_FEW_EPOCHS = 20
+"""Up to this many epochs, each one is a point, because a line of one epoch is invisible."""
+
+# No dates and no program in the files: equal records give equal bytes.
+_METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+
+
+def figure1(policy_500: Record, policy_800_800: Record, quick: bool = False) -> Figure:
+    """Draw the paper's Figure 1.
+
+    (a) and (b) show the mean activation of each hidden layer over each epoch's training, in per
+    cent of its units. (c) shows the mean entropy of each policy in nats a unit. The paper mentions
+    only the first policy of the 800-800 network; the others are thinner. A diamond marks the epoch
+    of the lowest validation error.
+
+    Parameters
+    ----------
+    policy_500, policy_800_800 : Record
+        Runs with one and with two hidden layers that have policies, one epoch or more.
+    quick : bool
+        Whether to write `QUICK_NOTE` above the figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    RecordError
+        A record lacks the policies to be drawn.
+    """
+    _refuse_other_layers(policy_500, 1)
+    _refuse_other_layers(policy_800_800, 2)
+    one, two = _name(policy_500), _name(policy_800_800)
+    with matplotlib.style.context(_STYLE):
+        figure = Figure(figsize=(10, 3.7), layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)  # inches
+        a, b, c = figure.subplots(1, 3)
+        _plot(a, policy_500, "active_fraction", 0, "hidden layer", _ONLY_LAYER)
+        _plot(b, policy_800_800, "active_fraction", 0, "layer 1", _FIRST_LAYER)
+        _plot(b, policy_800_800, "active_fraction", 1, "layer 2", _SECOND_LAYER)
+        _plot(c, policy_800_800, "policy_entropy", 0, f"first policy of {two}", _FIRST_LAYER)
+        _plot(c, policy_800_800, "policy_entropy", 1, f"second policy of {two}", _SECOND_LAYER)
+        _plot(c, policy_500, "policy_entropy", 0, f"policy of {one}", _ONLY_LAYER)
+        for axes, letter, name, record in (
+            (a, "a", one, policy_500),
+            (b, "b", two, policy_800_800),
+        ):
+            title = f"({letter}) mean activation, {name} network"
+            _finish(axes, title, "active units (%)", f" (epoch {record.best_epoch})")
+        _finish(c, "(c) entropy of the policies", "entropy (nats per unit)")
+        top = max(a.get_ylim()[1], b.get_ylim()[1])  # one scale, to compare the two networks
+        a.set_ylim(0, top)
+        b.set_ylim(0, top)
+        if quick:
+            figure.suptitle(QUICK_NOTE, weight="bold", backgroundcolor="0.9")
+    return figure
+
+
+def _refuse_other_layers(record, n_layers):
+    curve = record.curves.get("active_fraction")
+    found = 0 if curve is None else curve.shape[1]
+    if found != n_layers:
+        raise RecordError(
+            f"the record of {record.attributes['experiment']['name']} has {found} policies where "
+            f"the figure shows {n_layers}: give the record of another run."
+        )
+
+
+def _name(record):
+    """Return the widths as the paper writes them: 800-800."""
+    return "-".join(str(n) for n in record.attributes["experiment"]["n_units"])
+
+
+def _plot(axes, record, curve, layer, label, style):
+    """Draw one column of a curve against the epochs, and a diamond at the best one."""
+    values = record.curves[curve][:, layer] * (100 if curve == "active_fraction" else 1)
+    epochs = range(1, len(values) + 1)
+    size = 3.5 if len(values) <= _FEW_EPOCHS else 0
+    axes.plot(epochs, values, label=label, markersize=size, clip_on=False, **style)
+    best, color = record.best_epoch, style["color"]
+    axes.plot([best], [values[best - 1]], markeredgecolor=color, clip_on=False, **_BEST)
+
+
+def _finish(axes, title, unit, best_note=""):
+    """Label the axes, start both at zero, and put the legend below them."""
+    axes.set(title=title, xlabel="epoch", ylabel=unit)
+    axes.set_xlim(0, 1.03 * max(max(line.get_xdata()) for line in axes.lines))
+    axes.set_ylim(0, 1.08 * max(max(line.get_ydata()) for line in axes.lines))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    label = f"lowest validation error{best_note}"
+    axes.plot([], [], color="0.3", linestyle="none", label=label, **_BEST)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.22), borderaxespad=0)
+
+
+def save_figure(figure: Figure, path_stem: str | os.PathLike) -> list[Path]:
+    """Write a figure as ``.png`` and ``.pdf``, and return the two paths.
+
+    Equal figures give equal bytes. See `files.write_whole`.
+    """
+    paths = []
+    for kind, metadata in _METADATA.items():
+        image = io.BytesIO()
+        with matplotlib.style.context(_STYLE):
+            figure.savefig(image, format=kind, metadata=metadata)
+        paths.append(Path(f"{os.fspath(path_stem)}.{kind}"))
+        files.write_whole(paths[-1], image.getvalue())
+    return paths

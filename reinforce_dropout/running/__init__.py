@@ -1,0 +1,1 @@
+"""Running experiments: data, epochs, early stopping, evaluation, prediction, progress."""

@@ -1,0 +1,163 @@
+"""A learner: all that running knows of a system.
+
+Most learners are made by `compile_learner` from a symbolic `System`. A system that does not learn
+by a compiled gradient step can make its own.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+
+from reinforce_dropout import backends
+from reinforce_dropout.alignment import aligned
+from reinforce_dropout.errors import RecordError
+from reinforce_dropout.running.passes import compile_passes, logits
+from reinforce_dropout.systems.system import by_name
+
+
+class Learner(NamedTuple):
+    """Functions of arrays.
+
+    Attributes
+    ----------
+    step : callable
+        ``step(images, labels) -> statistics``: learns from a mini-batch, images (m_b, n_in) float32
+        and labels (m_b,) int32. Returns a vector.
+    curves : callable
+        ``curves(statistics) -> dict``: names the entries of that vector for the record.
+    predict : callable
+        ``predict(images) -> {rule: logits}``, (n, n_classes) for each rule.
+    parameters : callable
+        ``parameters() -> {name: array}``: a copy of the model.
+    state : callable
+        ``state() -> ({name: array}, generators)``: a copy of all that steps change. JSON can hold
+        the dict ``generators``.
+    restore : callable
+        ``restore(arrays, generators)``: goes back to where `state` was taken.
+    """
+
+    step: Callable
+    curves: Callable
+    predict: Callable
+    parameters: Callable
+    state: Callable
+    restore: Callable
+
+
+def compile_learner(system, experiment, mode):
+    """Compile a system.
+
+    Parameters
+    ----------
+    system : System
+    experiment : Experiment
+        Gives the seeds.
+    mode : pytensor.compile.mode.Mode
+
+    Returns
+    -------
+    Learner
+    """
+    seeds = experiment.seeds()
+    rng = pytensor.shared(np.random.default_rng(seeds.masks), name="mask_rng")
+    x, y = pt.fmatrix("x"), pt.ivector("y")
+    step = system.step(x, y, rng)
+    function = backends.function(
+        [x, y],
+        pt.stack(list(_flat(step.statistics))),
+        updates=list(step.updates.items()),
+        mode=mode,
+        trust_input=True,
+    )
+    changed = [v for v in step.updates if v is not rng]
+    variables = by_name(dict.fromkeys([*system.parameters.values(), *changed]))
+    n_steps = 0
+
+    def take_step(images, labels):
+        nonlocal n_steps
+        statistics = function(images, labels)
+        n_steps += 1
+        if n_steps == step.settle_every:
+            settle()
+        return statistics
+
+    def settle():
+        # A resumed run must settle at the same steps as a run that was never stopped.
+        nonlocal n_steps
+        if n_steps:
+            step.settle()
+            n_steps = 0
+
+    def state():
+        settle()
+        return copies(variables), {"masks": backends.generator_state(function, rng)}
+
+    def restore(arrays, generators):
+        settle()
+        put(variables, arrays)
+        backends.set_generator_state(function, rng, generators["masks"])
+
+    def parameters():
+        settle()
+        return copies(system.parameters)
+
+    passes = compile_passes(system, system.predict, (logits,), seeds.evaluation, mode)
+
+    def predict(images):
+        settle()
+        return {rule: values for rule, (values,) in passes(images).items()}
+
+    return Learner(
+        take_step,
+        lambda statistics: _named(step.statistics, statistics),
+        predict,
+        parameters,
+        state,
+        restore,
+    )
+
+
+def copies(variables):
+    """Return copies of the values of shared variables, by name."""
+    return {name: np.array(v.get_value(borrow=True)) for name, v in variables.items()}
+
+
+def put(variables, arrays):
+    """Set shared variables from arrays, by name: all of them or none.
+
+    Raises
+    ------
+    RecordError
+        An array is missing, or has another shape or dtype than its variable. Compiled kernels
+        trust the shapes.
+    """
+    for name, variable in variables.items():
+        own, value = variable.get_value(borrow=True), arrays.get(name)
+        if value is None or (value.shape, value.dtype) != (own.shape, own.dtype):
+            found = "missing" if value is None else f"{value.dtype} {value.shape}"
+            raise RecordError(
+                f"{name} must be {own.dtype} {own.shape} and is {found}, so the record "
+                "is not of its experiment: train the experiment into another file."
+            )
+    for name, variable in variables.items():
+        variable.set_value(aligned(arrays[name]), borrow=True)
+
+
+def _flat(statistics):
+    """Yield the expressions one by one."""
+    for value in statistics.values():
+        yield from value if isinstance(value, list) else [value]
+
+
+def _named(statistics, vector):
+    """Return the entries of a vector by the names of `statistics`; nothing for empty lists."""
+    named, entries = {}, iter(vector)
+    for name, value in statistics.items():
+        if not isinstance(value, list):
+            named[name] = next(entries)
+        elif value:
+            named[name] = np.array([next(entries) for _ in value])
+    return named

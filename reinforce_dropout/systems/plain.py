@@ -1,0 +1,93 @@
+"""The plain network of section 4: a multilayer perceptron without policies.
+
+The paper takes its settings from the multilayer-perceptron chapter of the Theano "Deep Learning
+Tutorials". So we follow these tutorials where the paper leaves something open.
+"""
+
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+import pytensor.tensor as pt
+
+from reinforce_dropout.algorithm import backpropagation_updates, training_step
+from reinforce_dropout.layers import ACTIVATIONS
+from reinforce_dropout.network import forward, multilayer_perceptron
+from reinforce_dropout.systems.settings import (
+    Experiment,
+    at_least,
+    one_of,
+    setting,
+    settings,
+    widths,
+)
+from reinforce_dropout.systems.system import System, by_name
+from reinforce_dropout.updates import sgd
+
+LOSS_REDUCTIONS = {"sum": pt.sum, "mean": pt.mean}
+
+
+@settings
+class Settings(Experiment):
+    """Settings of a multilayer perceptron that learns by back-propagation."""
+
+    system: ClassVar[str] = "plain"
+
+    n_units: tuple[int, ...] = setting(
+        (500,), widths(), "Widths of the hidden layers. Input and output follow from the data."
+    )
+    activation: str = setting(
+        "tanh",
+        one_of(ACTIVATIONS),
+        "Of the hidden units. Open in the paper; tanh is what the tutorials use.",
+    )
+    loss_reduction: str = setting(
+        "sum",
+        one_of(LOSS_REDUCTIONS),
+        "How the network's loss reduces the nll over a mini-batch. The paper does not say. The sum "
+        "reproduces its error rates; the mean with the paper's L2 penalty does not come near them.",
+    )
+    learning_rate: float = setting(
+        0.01, at_least(0), "Of the network's parameters; 0.01 (section 4), throughout."
+    )
+    l2: float = setting(
+        0.001, at_least(0), "Coefficient of the sum of squared weights; 0.001 (section 4)."
+    )
+
+
+def perceptron(settings, image_shape, n_classes, rng):
+    """Return the layers of the experiment's network, without gates."""
+    all_widths = (int(np.prod(image_shape)), *settings.n_units, n_classes)
+    return multilayer_perceptron(rng, all_widths, ACTIVATIONS[settings.activation])
+
+
+def learn_network(settings):
+    """Return ``learn(network, passed, nll) -> updates``: back-propagation."""
+
+    def learn(network, passed, nll):
+        return backpropagation_updates(
+            network,
+            nll,
+            reduce=LOSS_REDUCTIONS[settings.loss_reduction],
+            l2=settings.l2,
+            descend=partial(sgd, learning_rate=settings.learning_rate),
+        )
+
+    return learn
+
+
+def build(settings, image_shape, n_classes):
+    """Build the system for images of a shape and a number of classes."""
+    network = perceptron(
+        settings, image_shape, n_classes, np.random.default_rng(settings.seeds().init)
+    )
+    return System(
+        parameters=by_name(network.params),
+        step=partial(training_step, network, learn=learn_network(settings)),
+        predict={"all units": partial(forward, network)},
+    )
+
+
+TRAINING = PREDICTION = {"dense": build}
+
+PRESETS = (Settings(name="baseline-500"),)
