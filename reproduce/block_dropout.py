@@ -1,9 +1,9 @@
-"""Section 4, block dropout: what a policy that decides for whole blocks costs in accuracy.
+"""Section 4, block dropout: the accuracy that a policy for whole blocks costs.
 
-The paper times block dropout at 15 % of the units and reports no error rate. This trains, one after
-the other: the preset block-800-800; the same network with uniform block dropout, the rate being
-what the trained policy came to; and a plain network with as many units as were active then. It
-writes runs/figures/block_dropout.md with their errors beside the per-instance policy's.
+The paper times block dropout at 15 % of the units and reports no error rate. This trains three
+networks, one after the other. The first is the preset block-800-800. The second has uniform block
+dropout at the rate of the trained policy. The third is a plain network with as many units as were
+active. It writes runs/figures/block_dropout.md with their errors beside the per-instance policy's.
 
 All records go to runs/, and a run goes on where it was interrupted.
 """
@@ -12,24 +12,22 @@ import sys
 
 import common
 
-from reinforce_dropout import records, report
-from reinforce_dropout.experiment import preset
-from reinforce_dropout.network import MASK_RULES
+from reinforce_dropout.results import files, records
+from reinforce_dropout.running import sweep, training
+from reinforce_dropout.systems import preset
 
 NAMES = ("block-800-800", "uniform-block-800-800", "dense-as-active")
 PER_INSTANCE = "policy-800-800"
 
 
 def uniform(block):
-    """Return the experiment with uniform block dropout at the rate that a run came to."""
+    """Return the experiment with uniform block dropout at the active fraction of a run."""
     active = best_active(block)
-    return preset(NAMES[0]).replace(
-        name=NAMES[1], uniform=True, initial_rate=round(float(active.mean()), 3)
-    )
+    return preset(NAMES[1]).replace(initial_rate=round(float(active.mean()), 3))
 
 
 def dense(block):
-    """Return the experiment without policies with as many units as were active in a run."""
+    """Return the experiment without policies, with as many units as were active in a run."""
     n_units = preset(NAMES[0]).n_units
     widths = [round(n * rate) for n, rate in zip(n_units, best_active(block), strict=True)]
     return preset("baseline-500").replace(name=NAMES[2], n_units=tuple(widths))
@@ -40,12 +38,30 @@ def best_active(record):
     return record.curves["active_fraction"][record.best_epoch - 1]
 
 
-def train_all(options):
+def train(options, experiment, execution="dense"):
+    """Train an experiment, go on with its run, or return it if it is finished."""
+    experiment = experiment.replace(seed=options.seed)
+    if options.quick:
+        experiment = experiment.replace(n_epochs=common.QUICK_EPOCHS)
+    path = common.folder(options, "runs") / f"{experiment.name}.hdf5"
+    sweep.make_folder(path.parent)
+    return training.train(
+        experiment,
+        path,
+        data=options.data,
+        execution=execution,
+        n_threads=sweep.N_THREADS,
+        command=["python", "reproduce/block_dropout.py", *sys.argv[1:]],
+    )
+
+
+@common.command
+def main(options):
     """Train the three networks and write the table."""
-    block = common.train(options, preset(NAMES[0]), execution="block-sparse")
+    block = train(options, preset(NAMES[0]), execution="block-sparse")
     runs = {NAMES[0]: block}
-    runs[NAMES[1]] = common.train(options, uniform(block), execution="block-sparse")
-    runs[NAMES[2]] = common.train(options, dense(block))
+    runs[NAMES[1]] = train(options, uniform(block), execution="block-sparse")
+    runs[NAMES[2]] = train(options, dense(block))
     path = common.results_path(options, PER_INSTANCE)
     if path.exists():
         runs[PER_INSTANCE] = records.read(path)
@@ -64,7 +80,7 @@ def redraw(options):
 def write_table(runs, folder):
     """Write and print the table of errors, `runs` by name."""
     path = folder / "block_dropout.md"
-    report.write_whole(path, table(runs).encode())
+    files.write_whole(path, table(runs).encode())
     print(table(runs), end="")
     print(f"Written: {path}", file=sys.stderr)
 
@@ -72,8 +88,8 @@ def write_table(runs, folder):
 def table(runs):
     """Return the errors and active fractions of the best models in Markdown.
 
-    Uniform dropout is usually evaluated with expected masks, so both stand there; a network without
-    masks has the same error twice.
+    Uniform dropout is usually evaluated with expected masks, so the table has both rules. A network
+    without masks has the same error twice.
     """
     rows = [
         "| network | units active at the best epoch | validation error "
@@ -81,11 +97,11 @@ def table(runs):
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, run in runs.items():
-        active, expected = "all", run.curves["test_error"][run.best_epoch - 1]
+        active, best_epoch = "all", run.best_epoch - 1
+        expected = run.curves.get("test_error_expected", run.curves["test_error"])[best_epoch]
         if "active_fraction" in run.curves:
             fractions = best_active(run)
             by_layer = ", ".join(f"{100 * a:.1f}" for a in fractions)
-            expected = expected[list(MASK_RULES).index("expected")]
             active = f"{100 * fractions.mean():.1f} % ({by_layer})"
         best, epochs = run.best_attributes, str(run.n_epochs)
         if run.attributes["status"] == "unfinished":
@@ -100,4 +116,4 @@ def table(runs):
 
 
 if __name__ == "__main__":
-    sys.exit(common.main(__doc__, train_all))
+    main()

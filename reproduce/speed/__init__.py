@@ -1,15 +1,19 @@
-"""What `training_speed.py` times: a module a library, each in a process of its own.
+"""What `benchmarks.py` times: columns that take turns, each in a process of its own.
 
-The class of each column is made from the initial parameters by name (``W_1`` (n_in, n_units),
-``b_1``, ``Z_1``, ``o_1``, ..., ``W_out``, ``b_out``; no ``Z_i``: no policies), the mini-batches
-``x`` (n_steps, m_b, n_in) float32 and ``y`` (n_steps, m_b) int32, and a learning rate. Its method
-``turn()`` makes one step for each mini-batch and returns the statistics of
-`reinforce_dropout.algorithm.TrainingStep`, an array (n_steps, 1 + 2 L); ``parameters()`` returns
-the parameters as they were given.
+The benchmarks are the modules ``training`` and ``forward``, with settings, a plan for each setting,
+and a table. ``turns`` measures them, ``table`` holds and stores the results, and ``drawing`` draws
+them.
 
-All columns do the same work, that of the paper's experiments with lambda 0: the nll summed over the
-mini-batch, the L2 penalty on the network's weight matrices, sampled masks, and the policy
-gradient (4) of nll minus its mean; all in float32.
+A column is a class, see `worker.COLUMNS`. It is made from the parameters by name: ``W_1``
+(n_in, n_units), ``b_1``, ``Z_1``, ``o_1``, ..., ``W_out``, ``b_out``. Without ``Z_i`` there are no
+policies. It also gets the mini-batches ``x`` (n_steps, m_b, n_in) float32. To train, it gets ``y``
+(n_steps, m_b) int32 and a learning rate. Its method ``turn()`` works through all mini-batches and
+returns statistics, an array (n_steps, any). A training step returns those of
+`reinforce_dropout.algorithm.Step`, and ``parameters()`` returns the parameters by name.
+
+All training columns do the same work, that of the paper's experiments with lambda 0. The loss is
+the nll summed over the mini-batch plus the L2 penalty on the network's weight matrices. Masks are
+sampled, and policies follow the gradient (4) of nll minus its mean. All is float32.
 """
 
 L2 = 0.001

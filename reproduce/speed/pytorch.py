@@ -104,7 +104,7 @@ class Compiled(Eager):
 
     def __init__(self, parameters, x, y, learning_rate):
         super().__init__(parameters, x, y, learning_rate)
-        torch.compiler.reset()  # or the sizes of earlier networks would make these ones dynamic
+        torch.compiler.reset()  # or earlier networks' sizes would make these ones dynamic
         values = {name: p.detach() for name, p in self.network.named_parameters()}
         decaying = {f"hidden.{i}.weight" for i in range(len(self.network.hidden))} | {"out.weight"}
 

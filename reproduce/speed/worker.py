@@ -1,8 +1,8 @@
-"""A process for each column: what it is told by the measuring process, and what it answers.
+"""A process for each column: the commands of the measuring process, and the answers.
 
-The number of threads is fixed at the start of a process, as JAX allows no later moment. Between
-the turns a process waits, so that the columns disturb neither each other nor their peak memory.
-Commands and answers are lines of JSON; arrays pass in a file.
+The number of threads is fixed when a process starts, because JAX cannot change it later. Between
+its turns a process waits. So the columns do not disturb each other, nor their peak memory. Commands
+and answers are lines of JSON; arrays pass in a file.
 """
 
 import contextlib
@@ -19,16 +19,23 @@ from pathlib import Path
 import numpy as np
 
 COLUMNS = {
-    "numba": ("speed.ours", "Numba"),
-    "c": ("speed.ours", "C"),
-    "jax": ("speed.ours", "Jax"),
-    "eager": ("speed.pytorch", "Eager"),
-    "compile": ("speed.pytorch", "Compiled"),
-    "scan": ("speed.jax_scan", "Scan"),
-    "product": ("speed.machine", "Product"),
-    "copy": ("speed.machine", "Copy"),
+    "numba": "ours.Numba",
+    "c": "ours.C",
+    "jax": "ours.Jax",
+    "eager": "pytorch.Eager",
+    "compile": "pytorch.Compiled",
+    "scan": "jax_scan.Scan",
+    "dense": "ours.Dense",
+    "blas": "blas.Dense",
+    "blocks": "ours.Forward",
+    "block steps": "ours.BlockSteps",
+    "product": "machine.Product",
+    "copy": "machine.Copy",
 }
-"""Module and class of each column."""
+"""Module and class of each process."""
+
+SECONDS_OF_A_LONG_TURN = 0.3
+"""A turn of this length or more is not repeated with warm caches."""
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -37,46 +44,44 @@ _THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS",
     "NPROC",  # XLA, where processes cannot be pinned
 )
+_OLDER_KERNELS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+"""Some machines set these. They hold OpenBLAS to the kernel of an older processor."""
 
 
 class LeftOut(Exception):
-    """A column cannot take part; the message is a word on why."""
+    """A column cannot take part; the message says why."""
+
+
+def environment(n_threads):
+    """Return the environment of a process: so many threads, and the processor's own kernels."""
+    mine = {name: value for name, value in os.environ.items() if name not in _OLDER_KERNELS}
+    paths = [str(Path(__file__).parents[1]), mine.get("PYTHONPATH", "")]
+    return (
+        mine
+        | {name: str(n_threads) for name in _THREAD_VARIABLES}
+        | {"PYTHONWARNINGS": "ignore", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    )
 
 
 class Worker:
-    """The measuring process's end.
-
-    Parameters
-    ----------
-    column : str
-        A key of `COLUMNS`.
-    n_threads : int
-    """
+    """The measuring process's end of a process for `column`, a key of `COLUMNS`."""
 
     def __init__(self, column, n_threads):
-        paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "speed.worker", column, str(n_threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ
-            | {name: str(n_threads) for name in _THREAD_VARIABLES}
-            | {"PYTHONWARNINGS": "ignore"}
-            | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            env=environment(n_threads),
         )
 
-    def tell(self, **command):
-        """Send a command, the arguments of `prepare` or none for a turn."""
+    def tell(self, what, **arguments):
+        """Send a command: "make" or "turn", and the arguments of `make` or `take_turn`."""
         with contextlib.suppress(BrokenPipeError):  # `answer` tells that the process has ended
-            print(json.dumps(command), file=self.process.stdin, flush=True)
+            print(json.dumps([what, arguments]), file=self.process.stdin, flush=True)
 
     def answer(self):
-        """Wait for the answer to the oldest command that has none.
-
-        Returns
-        -------
-        dict
+        """Return the answer to the oldest command that has none.
 
         Raises
         ------
@@ -102,21 +107,20 @@ class Worker:
 
 def main(column, n_threads):
     """Answer commands until the measuring process closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the measuring process's affair
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the measuring process handles Ctrl-C
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # the output of libraries is no answer
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:n_threads])
     made = None
     for line in sys.stdin:
-        command = json.loads(line)
+        what, arguments = json.loads(line)
         try:
-            if command:
+            if what == "make":
                 made = None  # its memory first
-                made = prepare(column, **command)
-                answer = {}
+                made, answer = make(column, **arguments), {}
             else:
-                answer = take_turn(made)
+                answer = take_turn(made, **arguments)
         except ModuleNotFoundError as error:
             answer = {"left_out": f"{error.name} is not installed"}
         except Exception as error:
@@ -125,39 +129,47 @@ def main(column, n_threads):
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def prepare(column, path, learning_rate):
+def make(column, path, options):
     """Make the column from the arrays in a file; its first turn compiles."""
-    module, name = COLUMNS[column]
-    kind = getattr(importlib.import_module(module), name)
+    module, name = COLUMNS[column].split(".")
+    kind = getattr(importlib.import_module(f"speed.{module}"), name)
     with np.load(path) as file:
         arrays = dict(file)
-    x, y = arrays.pop("x"), arrays.pop("y")
-    return kind(arrays, x, y, learning_rate)
+    batches = {name: arrays.pop(name) for name in ("x", "y") if name in arrays}
+    return kind(arrays, **batches, **options)
 
 
-def take_turn(made):
-    """Make one turn, after one that is not timed, as the others' data fill the caches.
+def take_turn(made, **arguments):
+    """Take one turn. A short one is repeated, because others' data filled the caches before.
 
-    Returns
-    -------
-    dict
-        ``microseconds`` a step; ``statistics``, their means over the steps; ``peak_bytes``, the
-        most memory that the process has had.
+    Arguments, if any, are those of the column's method ``set``, which is not timed. Returns the
+    facts of a `table.Column`. Its ``statistics`` are means over the mini-batches.
     """
-    made.turn()
-    start = time.perf_counter()
-    statistics = made.turn()
-    seconds = time.perf_counter() - start
+    from speed.machine import describe_process
+
+    if arguments:
+        made.set(**arguments)
+    seconds, statistics = timed(made.turn)
+    if seconds < SECONDS_OF_A_LONG_TURN:
+        seconds, statistics = timed(made.turn)
     return {
         "microseconds": 1e6 * seconds / len(statistics),
         "statistics": statistics.mean(axis=0, dtype="float64").tolist(),
         "peak_bytes": peak_bytes(),
+        "process": describe_process(),
     }
+
+
+def timed(function):
+    """Return the seconds of a call, and its result."""
+    start = time.perf_counter()
+    returned = function()
+    return time.perf_counter() - start, returned
 
 
 def peak_bytes():
     """Return the most memory that this process has had."""
-    # On Linux getrusage counts what the parent had when it started this process, too.
+    # On Linux getrusage also counts the parent's memory when it started this process.
     status = Path("/proc/self/status")
     if status.exists():
         fields = dict(line.split(":", 1) for line in status.read_text().splitlines())

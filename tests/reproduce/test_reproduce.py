@@ -1,0 +1,195 @@
+"""The scripts of reproduce/, on a small data set or with a stand-in for the training."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from made_records import make_record
+from PIL import Image
+
+from reinforce_dropout.results import claims, records
+from reinforce_dropout.results import figures as drawing
+from reinforce_dropout.results.claims import PAPER
+from reinforce_dropout.running.apart import Outcome
+from reinforce_dropout.systems import from_dict, preset
+
+SCRIPTS = Path(__file__).parents[2] / "reproduce"
+sys.path.append(str(SCRIPTS))  # behind the tests' own folder, which has names of its own
+
+import run_all  # noqa: E402
+
+
+def script(name, *options, root):
+    """Run a script, and return the finished process; compiling anew can take minutes."""
+    command = [sys.executable, SCRIPTS / name, "--root", root, *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def trained(small_data, tmp_path_factory):
+    """A root in which run_all.py --quick has run, and what it printed."""
+    root = tmp_path_factory.mktemp("root")
+    process = script("run_all.py", "--quick", "--data", small_data, root=root)
+    assert process.returncode == 0, process.stderr
+    return root, process.stdout
+
+
+def test_run_all_trains_and_reports(trained):
+    root, printed = trained
+    folder = root / "runs" / "quick"
+    runs = {name: records.read(folder / f"{name}-seed1.hdf5") for name in PAPER}
+    for name, record in runs.items():
+        assert record.attributes["status"] == "finished"
+        assert record.attributes["n_threads"] == 1
+        assert record.attributes["command"].startswith("python reproduce/run_all.py --root")
+        trained = from_dict(record.attributes["experiment"])
+        assert not preset(name).replace(n_epochs=3).differences(trained)
+    assert printed == claims.table({"recorded": {}, "this run": runs}, quick=True)
+    figures = root / "runs" / "figures" / "quick"
+    assert (figures / "table.md").read_text() == printed
+    assert {p.name for p in figures.iterdir()} == {"table.md", "figure1.png", "figure1.pdf"}
+    drawing.save_figure(
+        drawing.figure1(runs["policy-500"], runs["policy-800-800"], quick=True), root / "again"
+    )
+    assert (root / "again.png").read_bytes() == (figures / "figure1.png").read_bytes()
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """A root that holds recorded runs of all presets."""
+    results = tmp_path / "reproduce" / "results"
+    results.mkdir(parents=True)
+    for name in PAPER:
+        records.write(results / f"{name}.hdf5", make_record(name))
+    return tmp_path
+
+
+def test_figures_redraws_from_the_recorded_runs(recorded):
+    processes = []
+    written = []
+    for _ in range(2):
+        processes.append(script("figures.py", root=recorded))
+        assert processes[-1].returncode == 0, processes[-1].stderr
+        written.append({p.name: p.read_bytes() for p in (recorded / "figures").iterdir()})
+    assert written[0].keys() == {"table.md", "figure1.png", "figure1.pdf"}
+    assert written[0] == written[1]
+    assert written[0]["table.md"].decode() == processes[0].stdout
+    runs = {name: make_record(name) for name in PAPER}
+    assert processes[0].stdout == claims.table({"recorded": runs})
+    with Image.open(recorded / "figures" / "figure1.png") as image:
+        assert image.width == 2000
+    assert not (recorded / "runs").exists()
+
+
+def test_figures_sets_seeds_side_by_side(recorded):
+    results = recorded / "reproduce" / "results"
+    for folder, name in (
+        ("seed-2", "policy-500"),
+        ("seed-10", "policy-500"),
+        ("rerun", "baseline-500"),
+    ):
+        (results / folder).mkdir()
+        (results / folder / f"{name}.hdf5").write_bytes((results / f"{name}.hdf5").read_bytes())
+    process = script("figures.py", root=recorded)
+    assert process.returncode == 0, process.stderr
+    runs = {name: make_record(name) for name in PAPER}
+    name = "policy-500"
+    columns = {
+        "seed 1": runs,
+        "seed 2": {name: runs[name]},
+        "seed 10": {name: runs[name]},
+        "rerun": {"baseline-500": runs["baseline-500"]},
+    }
+    assert (recorded / "figures" / "seeds.md").read_text() == claims.table(columns)
+    heading = "mean ± standard deviation of seeds 1, 2, 10"
+    columns = {"recorded": runs, heading: {name: [runs[name]] * 3}}
+    assert process.stdout == claims.table(columns)
+
+
+@pytest.mark.parametrize("missing", PAPER)
+def test_figures_names_the_record_that_is_missing(recorded, missing):
+    (recorded / "reproduce" / "results" / f"{missing}.hdf5").unlink()
+    process = script("figures.py", root=recorded)
+    assert process.returncode == 1 and process.stdout == ""
+    assert re.fullmatch(rf".*results/{missing}.hdf5 is missing: .*\n", process.stderr)
+    assert not (recorded / "figures").exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(path for path in SCRIPTS.glob("*.py") if "__main__" in path.read_text()),
+    ids=lambda path: path.name,
+)
+def test_help_states_the_claim_and_hides_what_is_for_tests(path):
+    process = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True)
+    assert process.returncode == 0
+    claim = process.stdout.split("\n\n")[1].strip()
+    assert claim.startswith(("Section 4", "Reproduce", "Redraw", "Time"))
+    assert "--root" not in process.stdout
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Return ``run(root, *options, **how)``: run_all.py with a stand-in for the sweep.
+
+    How the runs of presets end is told by name; all others finish.
+    """
+
+    def run(root, *options, **how):
+        def sweep(runs, folder, **_):
+            folder.mkdir(parents=True)
+            outcomes = {}
+            for planned in runs:
+                outcome = Outcome(*how.get(planned.preset.replace("-", "_"), ("finished",)))
+                if outcome.how == "finished":
+                    record = make_record(planned.preset, seed=planned.experiment().seed)
+                    records.write(folder / f"{planned.name}.hdf5", record)
+                outcomes[planned.name] = outcome
+            return outcomes
+
+        monkeypatch.setattr(run_all, "sweep", sweep)
+        return CliRunner().invoke(run_all.main, ["--root", str(root), *options])
+
+    return run
+
+
+def test_another_seed_goes_to_folders_of_its_own(run, tmp_path):
+    result = run(tmp_path, "--seed", "2", "--quick")
+    assert result.exit_code == 0, result.output
+    found = {path.relative_to(tmp_path / "runs").as_posix() for path in tmp_path.rglob("*.*")}
+    names = {f"quick-seed-2/{name}-seed2.hdf5" for name in PAPER}
+    figures = {
+        f"figures/quick-seed-2/{name}" for name in ("table.md", "figure1.png", "figure1.pdf")
+    }
+    assert found == names | figures
+
+
+def test_a_failure_lets_the_others_be_reported_and_is_told_at_the_end(run, tmp_path):
+    result = run(tmp_path, policy_800_800=("failed", "the data is no good: correct it."))
+    assert result.exit_code == 1
+    told = "policy-800-800-seed1: the data is no good: correct it."
+    assert result.stderr.splitlines()[-1] == told
+    runs = {name: make_record(name, seed=1) for name in ("policy-500", "baseline-500")}
+    assert result.stdout == claims.table({"recorded": {}, "this run": runs})
+    assert [path.name for path in (tmp_path / "runs" / "figures").iterdir()] == ["table.md"]
+
+
+def test_an_interrupt_is_told_and_draws_nothing(run, tmp_path):
+    result = run(tmp_path, policy_500=("interrupted",))
+    assert result.exit_code == 130 and result.stdout == ""
+    assert result.stderr.startswith("Interrupted:") and result.stderr.count("\n") == 1
+    assert not (tmp_path / "runs" / "figures").exists()
+
+
+def test_a_run_of_all_leaves_the_recorded_figures_alone(run, recorded):
+    assert script("figures.py", root=recorded).returncode == 0
+    before = {path: path.read_bytes() for path in (recorded / "figures").iterdir()}
+    result = run(recorded)
+    assert result.exit_code == 0, result.output
+    assert before == {path: path.read_bytes() for path in (recorded / "figures").iterdir()}
+    own = recorded / "runs" / "figures"
+    assert (own / "table.md").read_text() == result.stdout
+    assert {path.name for path in own.iterdir()} == {"table.md", "figure1.png", "figure1.pdf"}
