@@ -3,12 +3,13 @@
 # make figures          redraw figure and table from the recorded runs; never trains
 # make test, make lint  the tests; the linter
 # make test-cpus        some tests with code for other processors, as far as this one runs it
+# make test-wheel       build the wheel, and train with it outside the clone
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: reproduce reproduce-quick figures test test-cpus lint clean
+.PHONY: reproduce reproduce-quick figures test test-cpus test-wheel lint clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/python reproduce/run_all.py
@@ -25,22 +26,33 @@ test: $(VENV)/installed-test
 test-cpus: $(VENV)/installed-test
 	$(BIN)/python tests/on_cpus.py
 
+test-wheel: $(VENV)/installed-test
+	.ci/wheel $(BIN)/python
+
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-$(VENV)/installed: setup.cfg setup.py
+# Without --no-compile, pip compiles every module of every package, most of which are never imported.
+# So what is imported must be kept compiled, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --no-compile --editable
+
+$(VENV)/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "$(PYTHON) is older than 3.11: name a newer one, as in make PYTHON=python3.12"; exit 1; }
-	@echo "Installing reinforce-dropout and what it needs into $(VENV) ..."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable .
+
+$(VENV)/installed: setup.cfg setup.py | $(VENV)/bin/pip
+	@echo "Installing reinforce-dropout and what it needs into $(VENV) ..."
+	$(PIP_INSTALL) .
 	@touch $@
 
-$(VENV)/installed-test: $(VENV)/installed
-	@echo "Installing what the tests need ..."
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	@touch $@
+# One call of pip, so that it builds the package once; it installs what `installed` stands for too.
+$(VENV)/installed-test: setup.cfg setup.py | $(VENV)/bin/pip
+	@echo "Installing reinforce-dropout and what the tests need into $(VENV) ..."
+	$(PIP_INSTALL) '.[test]'
+	@touch $(VENV)/installed $@
 
 # Recorded runs and figures are part of the repository and stay; so do your own runs in runs/.
 clean:
