@@ -21,8 +21,8 @@ import numpy as np
 
 from reinforce_dropout.algorithm import training_step
 from reinforce_dropout.gates import Gate
-from reinforce_dropout.network import RULES, forward
-from reinforce_dropout.systems import plain
+from reinforce_dropout.network import RULES
+from reinforce_dropout.systems import plain, policy
 from reinforce_dropout.systems.settings import anything, one_of, setting, settings
 from reinforce_dropout.systems.system import System, by_name
 
@@ -83,14 +83,14 @@ def build(settings, image_shape, n_classes):
     """Build the system for images of a shape and a number of classes."""
     rng = np.random.default_rng(settings.seeds().init)
     network = plain.perceptron(settings, image_shape, n_classes, rng)
-    policy = POLICIES[settings.beta_on]
+    tied = POLICIES[settings.beta_on]
     network = network._replace(
-        gates=[Gate(policy(layer.W, settings.alpha, settings.beta)) for layer in network.layers]
+        gates=[Gate(tied(layer.W, settings.alpha, settings.beta)) for layer in network.layers]
     )
     return System(
         parameters=by_name(network.params),
         step=partial(training_step, network, learn=plain.learn_network(settings)),
-        predict={name: partial(forward, network, rule=rule) for name, rule in RULES.items()},
+        predict=policy.passes(network),
     )
 
 
