@@ -11,8 +11,8 @@ from reinforce_dropout.blocks.sharing import Sharing
 from reinforce_dropout.native.llvm.aligned_rows import with_aligned_rows
 from reinforce_dropout.running import datasets
 from reinforce_dropout.running.epochs import Epochs
-from reinforce_dropout.running.learner import compile_learner
 from reinforce_dropout.systems import block_policy
+from reinforce_dropout.systems.learner import compile_learner
 
 SHAPES = [(20, 500), (784, 800), (3, 7), (1, 1), (0, 5), (4, 0)]
 

@@ -215,7 +215,7 @@ def test_want_of_memory_gets_one_sentence(monkeypatch, tmp_path):
     def allocate(*_):
         raise MemoryError("Unable to allocate 584. GiB")
 
-    monkeypatch.setattr(training, "compile_learner", allocate)
+    monkeypatch.setattr(training, "make_learner", allocate)
     result = run("train", "policy-500", "--out", tmp_path / "run.hdf5", "--quiet")
     assert_refused(result, "not enough memory (Unable to allocate 584. GiB)", "lower n_units")
 

@@ -18,6 +18,8 @@ class Epochs:
     ----------
     n_batches : int
         Mini-batches in an epoch; the last may be smaller.
+    n_done : int
+        Epochs done.
     """
 
     def __init__(self, learner, examples, experiment):
@@ -25,6 +27,7 @@ class Epochs:
         self.batch_size, self.shuffle = experiment.batch_size, experiment.shuffle
         self.order = np.random.default_rng(experiment.seeds().order)
         self.n_batches = -(-len(examples) // experiment.batch_size)
+        self.n_done = 0
 
     def run(self, on_update=lambda: None):
         """Pass once through the examples.
@@ -44,6 +47,7 @@ class Epochs:
         DivergenceError
             A statistic or, at the end, a parameter is not finite.
         """
+        self.learner.begin(self.n_done + 1)
         images, labels, size = *self._ordered(), self.batch_size
         total = 0.0
         for k, start in enumerate(range(0, len(labels), size), start=1):
@@ -56,6 +60,7 @@ class Epochs:
         arrays, _ = self.learner.state()
         if not all(np.isfinite(value).all() for value in arrays.values()):
             raise DivergenceError(f"a parameter is not finite after mini-batch {k}")
+        self.n_done += 1
         return self.learner.curves(total / len(labels))
 
     def _ordered(self):
@@ -70,6 +75,6 @@ class Epochs:
         return arrays, generators | {"order": self.order.bit_generator.state}
 
     def restore(self, arrays, generators):
-        """Go back to where `state` was taken."""
+        """Go back to where `state` was taken, except for `n_done`."""
         self.learner.restore(arrays, generators)
         self.order.bit_generator.state = generators["order"]

@@ -8,8 +8,8 @@ import numpy as np
 
 from reinforce_dropout import backends, systems
 from reinforce_dropout.errors import BackendError, DataError, ExperimentError, RecordError
-from reinforce_dropout.running.learner import put
-from reinforce_dropout.running.passes import activity, compile_passes, logits
+from reinforce_dropout.systems.learner import put
+from reinforce_dropout.systems.passes import activity, compile_passes, logits
 
 
 class Evaluation(NamedTuple):

@@ -6,7 +6,7 @@ from scipy.special import softmax
 from reinforce_dropout import backends
 from reinforce_dropout.errors import DataError, ExperimentError
 from reinforce_dropout.running.evaluation import backend_of, decisive_rule, load_model
-from reinforce_dropout.running.passes import compile_passes, logits
+from reinforce_dropout.systems.passes import compile_passes, logits
 
 
 def load_prediction(

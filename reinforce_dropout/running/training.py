@@ -16,8 +16,8 @@ from reinforce_dropout.running import datasets, interrupts, threads
 from reinforce_dropout.running.early_stopping import Patience
 from reinforce_dropout.running.epochs import Epochs
 from reinforce_dropout.running.evaluation import decisive_rule, error_rate
-from reinforce_dropout.running.learner import compile_learner
 from reinforce_dropout.running.progress import ProgressBar
+from reinforce_dropout.systems.learner import make_learner
 
 SECONDS_BETWEEN_WRITES = 5.0
 
@@ -86,7 +86,7 @@ def train(
         # Under Numba no bit depends on the number of threads, so a resumed run may have another.
         with threads.limited(n_threads if n_threads and backend == "numba" else began_with):
             mode = backends.mode(backend, adaptive=n_threads is None)
-            learner = compile_learner(system, experiment, mode)
+            learner = make_learner(system, experiment, mode)
             bar = bar or ProgressBar(experiment.name, backend, show_progress)
             try:
                 with interrupts.deferred() as pending:
@@ -155,12 +155,12 @@ def _run(experiment, learner, dataset, record, path, bar, pending, before_epoch)
     patience = Patience(
         experiment.patience, experiment.patience_increase, experiment.improvement_threshold
     )
-    epoch = 0
     if record.checkpoint:
         try:
-            epoch = record.checkpoint_state["epoch"]
-            patience = Patience(**record.checkpoint_state["patience"])
-            epochs.restore(record.checkpoint, record.checkpoint_state["generators"])
+            state = record.checkpoint_state
+            patience = Patience(**state["patience"])
+            epochs.restore(record.checkpoint, state["generators"])
+            epochs.n_done = state["epoch"]
         except (KeyError, TypeError, ValueError) as error:
             raise RecordError(
                 f"{path} has a checkpoint that is not of its experiment: train into another file."
@@ -173,36 +173,42 @@ def _run(experiment, learner, dataset, record, path, bar, pending, before_epoch)
         pending.check()
 
     try:
-        while epoch < experiment.n_epochs and patience.allows((epoch + 1) * epochs.n_batches):
+        while _goes_on(experiment, epochs, patience):
             before_epoch()
             began = time.monotonic()
             planned = min(experiment.n_epochs, (patience.patience + 1) // epochs.n_batches)
-            bar.epoch(epoch + 1, planned, epochs.n_batches)
+            bar.epoch(epochs.n_done + 1, planned, epochs.n_batches)
             row = epochs.run(on_update)
-            epoch += 1
             row |= _errors(experiment, learner, dataset)
             row["epoch_seconds"] = time.monotonic() - began
-            record = _after_epoch(record, epochs, patience, epoch, row)
+            record = _after_epoch(record, epochs, patience, row)
             bar.errors(record.curves)
             if time.monotonic() - written_at >= SECONDS_BETWEEN_WRITES:
                 records.write(path, record)
                 written, written_at = record, time.monotonic()
     except DivergenceError as error:
-        kept = f"{path} keeps the state after epoch {epoch}" if epoch else "nothing is saved"
+        n = epochs.n_done
+        kept = f"{path} keeps the state after epoch {n}" if n else "nothing is saved"
         raise DivergenceError(
-            f"{error} of epoch {epoch + 1}; {kept}: lower {_rates(experiment)} "
+            f"{error} of epoch {n + 1}; {kept}: lower {_rates(experiment)} "
             "and train into another file."
         ) from None
     finally:
         if record is not written:
             records.write(path, record)
-    stopped_by = "n_epochs" if epoch == experiment.n_epochs else "patience"
+    stopped_by = "n_epochs" if epochs.n_done == experiment.n_epochs else "patience"
     ends = {"status": "finished", "stopped_by": stopped_by, "ended": provenance.now()}
     record = dataclasses.replace(
         record, attributes=record.attributes | ends, checkpoint=None, checkpoint_state=None
     )
     records.write(path, record)
     return record
+
+
+def _goes_on(experiment, epochs, patience):
+    """Whether one more epoch is to be run."""
+    n = epochs.n_done + 1
+    return n <= experiment.n_epochs and patience.allows(n * epochs.n_batches)
 
 
 def _rates(experiment):
@@ -226,8 +232,9 @@ def _errors(experiment, learner, dataset):
     return row
 
 
-def _after_epoch(record, epochs, patience, epoch, row):
+def _after_epoch(record, epochs, patience, row):
     """Return a new record with one more epoch. So an interrupt never sees a half-updated one."""
+    epoch = epochs.n_done
     curves = {
         name: np.concatenate([record.curves.get(name, np.empty((0, *np.shape(v)))), [v]])
         for name, v in row.items()

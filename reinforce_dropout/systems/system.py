@@ -17,12 +17,20 @@ class System(NamedTuple):
         ``predict(x, rng) -> network.Pass`` for every rule. The first rule is the default.
     together : int
         Neighbouring examples that share decisions. Batches in evaluation hold whole multiples.
+    schedule : callable
+        ``schedule(epoch)``, called before each epoch, from 1: sets shared variables such as rates.
+        They are no part of the state. So what it sets must depend on the epoch only.
+    learner : callable, optional
+        ``learner(system, experiment, mode) -> learner.Learner``: for a system that does not learn
+        by one compiled step for each mini-batch. By default `learner.compile_learner`.
     """
 
     parameters: dict
     step: Callable
     predict: dict
     together: int = 1
+    schedule: Callable = lambda epoch: None
+    learner: Callable | None = None
 
 
 def by_name(variables):

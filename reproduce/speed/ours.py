@@ -14,8 +14,8 @@ from reinforce_dropout.blocks import training as block_training
 from reinforce_dropout.blocks.sharing import Sharing
 from reinforce_dropout.initializers import logit_of_rate
 from reinforce_dropout.network import forward, sampled
-from reinforce_dropout.running.learner import copies, put
 from reinforce_dropout.systems import plain, policy
+from reinforce_dropout.systems.learner import copies, put
 from speed import L2, blas, n_layers
 
 N_CORES = numba.config.NUMBA_DEFAULT_NUM_THREADS

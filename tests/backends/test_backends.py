@@ -16,10 +16,10 @@ from reference import AS_WRITTEN, flat, given
 from reinforce_dropout import backends, costs, systems
 from reinforce_dropout.errors import BackendError
 from reinforce_dropout.results import records
-from reinforce_dropout.running import datasets, passes, training
+from reinforce_dropout.running import datasets, training
 from reinforce_dropout.running.evaluation import load_evaluation
-from reinforce_dropout.running.learner import put
-from reinforce_dropout.systems import block_policy
+from reinforce_dropout.systems import block_policy, passes
+from reinforce_dropout.systems.learner import put
 
 QUIET = {"show_progress": False, "n_threads": 1}
 

@@ -15,8 +15,8 @@ from reinforce_dropout.blocks.training import steps_until
 from reinforce_dropout.errors import ExperimentError
 from reinforce_dropout.running import datasets, threads
 from reinforce_dropout.running.epochs import Epochs
-from reinforce_dropout.running.learner import compile_learner
 from reinforce_dropout.systems import block_policy
+from reinforce_dropout.systems.learner import compile_learner
 
 pytestmark = pytest.mark.usefixtures("failing_rewrites_raise")
 

@@ -6,7 +6,7 @@ import pytest
 from reinforce_dropout.errors import DivergenceError
 from reinforce_dropout.running import datasets
 from reinforce_dropout.running.epochs import Epochs
-from reinforce_dropout.running.learner import Learner
+from reinforce_dropout.systems.learner import Learner
 
 
 @pytest.fixture(scope="module")

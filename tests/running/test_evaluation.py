@@ -8,12 +8,11 @@ from reference import AS_WRITTEN
 
 from reinforce_dropout import backends, systems
 from reinforce_dropout.errors import DataError, ExperimentError
-from reinforce_dropout.running import passes
 from reinforce_dropout.running.datasets import Examples
 from reinforce_dropout.running.evaluation import decisive_rule, load_evaluation
-from reinforce_dropout.running.learner import put
-from reinforce_dropout.running.passes import activity, compile_passes, logits
-from reinforce_dropout.systems import block_policy, plain, policy
+from reinforce_dropout.systems import block_policy, passes, plain, policy
+from reinforce_dropout.systems.learner import put
+from reinforce_dropout.systems.passes import activity, compile_passes, logits
 
 EXECUTIONS = ("dense", "block-sparse")
 

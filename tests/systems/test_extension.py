@@ -29,10 +29,11 @@ from reinforce_dropout.layers import dense
 from reinforce_dropout.network import Network, forward
 from reinforce_dropout.running import datasets
 from reinforce_dropout.running.epochs import Epochs
-from reinforce_dropout.running.learner import compile_learner
 from reinforce_dropout.systems import plain, policy
+from reinforce_dropout.systems.learner import compile_learner
 from reinforce_dropout.systems.settings import at_least, one_of, setting, settings
 from reinforce_dropout.systems.system import System, by_name
+from reinforce_dropout.updates import sgd
 
 
 @pytest.fixture(autouse=True)
@@ -237,3 +238,49 @@ def test_a_system(small_data, dataset, tmp_path, monkeypatch):
     assert wrong.mean() == record.best_attributes["test_error"]
     listed = CliRunner().invoke(main, ["presets"]).stdout
     assert "System regression. Settings of a softmax regression." in listed
+
+
+# ---- a system whose rate follows a schedule, with a learner of its own ----
+
+
+def build_decaying(settings, image_shape, n_classes):
+    """Build the system above; the rate is divided by the number of the epoch."""
+    rate = pytensor.shared(np.float32(0), name="rate")
+
+    def learn(network, passed, nll):
+        grads = pytensor.grad(nll.sum(), network.params)
+        return sgd(network.params, grads, rate)
+
+    def schedule(epoch):
+        rate.set_value(np.float32(settings.learning_rate / epoch))
+
+    def learner(system, experiment, mode):
+        compiled = compile_learner(system, experiment, mode)
+        return compiled._replace(curves=lambda s: compiled.curves(s) | {"rate": rate.get_value()})
+
+    system = build(settings, image_shape, n_classes)
+    (predict,) = system.predict.values()
+    (network,) = predict.args
+    step = partial(training_step, network, learn=learn)
+    return system._replace(step=step, schedule=schedule, learner=learner)
+
+
+def test_a_schedule_and_a_learner(small_data, tmp_path, monkeypatch):
+    """The schedule is told each epoch; a run that was interrupted goes on at its place."""
+    decaying = SimpleNamespace(**vars(REGRESSION) | {"TRAINING": {"dense": build_decaying}})
+    monkeypatch.setitem(systems.SYSTEMS, "regression", decaying)
+    experiment = Settings(n_epochs=4, patience=1000)
+    options = {"data": small_data, "show_progress": False}
+    whole = train(experiment, tmp_path / "whole.hdf5", **options)
+    np.testing.assert_allclose(whole.curves["rate"], 0.01 / np.arange(1, 5), rtol=1e-6)
+    before = iter([None, None, KeyboardInterrupt])
+
+    def interrupt():
+        if error := next(before):
+            raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        train(experiment, tmp_path / "parts.hdf5", before_epoch=interrupt, **options)
+    parts = train(experiment, tmp_path / "parts.hdf5", **options)
+    for curve in ("rate", "train_nll", "valid_error"):
+        np.testing.assert_array_equal(parts.curves[curve], whole.curves[curve])

@@ -1,7 +1,7 @@
 """A learner: all that running knows of a system.
 
-Most learners are made by `compile_learner` from a symbolic `System`. A system that does not learn
-by a compiled gradient step can make its own.
+`compile_learner` makes one from a symbolic `System`. A system that does not learn by one compiled
+step can make its own, see `System.learner`.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import pytensor.tensor as pt
 from reinforce_dropout import backends
 from reinforce_dropout.alignment import aligned
 from reinforce_dropout.errors import RecordError
-from reinforce_dropout.running.passes import compile_passes, logits
+from reinforce_dropout.systems.passes import compile_passes, logits
 from reinforce_dropout.systems.system import by_name
 
 
@@ -37,6 +37,8 @@ class Learner(NamedTuple):
         the dict ``generators``.
     restore : callable
         ``restore(arrays, generators)``: goes back to where `state` was taken.
+    begin : callable
+        ``begin(epoch)``: called before each epoch, from 1.
     """
 
     step: Callable
@@ -45,10 +47,16 @@ class Learner(NamedTuple):
     parameters: Callable
     state: Callable
     restore: Callable
+    begin: Callable = lambda epoch: None
+
+
+def make_learner(system, experiment, mode):
+    """Let a system make its learner, or compile it. For the parameters see `compile_learner`."""
+    return (system.learner or compile_learner)(system, experiment, mode)
 
 
 def compile_learner(system, experiment, mode):
-    """Compile a system.
+    """Compile the step and the passes of a system.
 
     Parameters
     ----------
@@ -117,6 +125,7 @@ def compile_learner(system, experiment, mode):
         parameters,
         state,
         restore,
+        system.schedule,
     )
 
 

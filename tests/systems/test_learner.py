@@ -11,8 +11,8 @@ from reinforce_dropout.errors import RecordError
 from reinforce_dropout.network import Pass
 from reinforce_dropout.running import datasets
 from reinforce_dropout.running.epochs import Epochs
-from reinforce_dropout.running.learner import compile_learner, put
 from reinforce_dropout.systems import block_policy, plain
+from reinforce_dropout.systems.learner import compile_learner, put
 from reinforce_dropout.systems.system import System
 
 
