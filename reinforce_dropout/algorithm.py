@@ -38,7 +38,7 @@ class Step(NamedTuple):
     settle_every: int = sys.maxsize
 
 
-def backpropagation_updates(network, nll, *, reduce, l2, descend):
+def backpropagation_updates(network, nll, *, reduce, l2, descend, penalty=costs.l2):
     """Back-propagation: one step down the gradient of the loss, with the masks held constant.
 
     Parameters
@@ -49,15 +49,17 @@ def backpropagation_updates(network, nll, *, reduce, l2, descend):
     reduce : callable
         Makes the loss of a mini-batch from the nll: `pytensor.tensor.sum` or ``mean``.
     l2 : float
-        Coefficient of the sum of squared weights.
+        Coefficient of the penalty.
     descend : callable
         ``descend(params, grads) -> updates``
+    penalty : callable
+        ``penalty(weights) -> scalar``: the sum of squared weights, see `costs.l2`.
 
     Returns
     -------
     dict from shared variable to tensor
     """
-    loss = reduce(nll) + pt.constant(l2, dtype=nll.dtype) * costs.l2(network.weights)
+    loss = reduce(nll) + pt.constant(l2, dtype=nll.dtype) * penalty(network.weights)
     return descend(network.params, pytensor.grad(loss, network.params))
 
 

@@ -31,6 +31,11 @@ def l2(weights):
     return sum((W**2).sum() for W in weights)
 
 
+def l2_norms(weights):
+    """Sum of the Euclidean norms of the weight matrices: another reading of an "L2 penalty"."""
+    return sum(pt.sqrt((W**2).sum()) for W in weights)
+
+
 class Paid(NamedTuple):
     """What is paid at one stage, apart from the nll.
 

@@ -86,8 +86,9 @@ def numpy_step(P, x, y, masks, e, averages):
 
     def loss(P):
         nll = reference.nll(reference.forward(P, x, masks, **blocks)[1], y)
-        squares = sum((P[name] ** 2).sum() for name in names if name[0] == "W")
-        return (nll.sum() if e.loss_reduction == "sum" else nll.mean()) + e.l2 * squares
+        squares = [(P[name] ** 2).sum() for name in names if name[0] == "W"]
+        penalty = sum(squares) if e.l2_of == "squares" else sum(np.sqrt(squares))
+        return (nll.sum() if e.loss_reduction == "sum" else nll.mean()) + e.l2 * penalty
 
     for name, grad in reference.gradient(loss, P, names).items():
         after[name] = P[name] - e.learning_rate * grad
@@ -154,6 +155,10 @@ def test_step_with_blocks_is_that_of_numpy(B, G, baseline, kl_gradient):
 def test_step_by_every_estimator_is_that_of_numpy(estimator):
     """All name the same vector."""
     check_steps(experiment(estimator=estimator))
+
+
+def test_step_with_norms_of_weights_is_that_of_numpy():
+    check_steps(experiment(l2_of="norms"))
 
 
 def check_steps(e):

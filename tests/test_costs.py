@@ -49,6 +49,11 @@ def test_l2_is_the_sum_of_squares():
     assert compiled([], costs.l2(weights))() == 1 + 4 + 9 + 0.25
 
 
+def test_l2_norms_is_the_sum_of_the_norms_of_the_matrices():
+    weights = [pytensor.shared(np.array([[3.0, -4.0]])), pytensor.shared(np.array([[5.0], [12.0]]))]
+    assert compiled([], costs.l2_norms(weights))() == 5 + 13
+
+
 @pytest.mark.parametrize("n_layers", [1, 2, 3])
 def test_mdp_cost_counts_every_layer_once(n_layers):
     """Nll + lambda * (KL_1 + ... + KL_L), example by example."""

@@ -127,6 +127,11 @@ def build_training(settings, image_shape, n_classes):
             "block-sparse training needs mini-batches of one block: set instances_per_block to "
             f"batch_size ({size}), or leave the execution dense."
         )
+    if settings.l2_of != "squares":
+        raise ExperimentError(
+            f"block-sparse training shrinks the weights by a factor, which l2_of={settings.l2_of} "
+            "does not do: set l2_of=squares, or leave the execution dense."
+        )
     shrinkage = 1 - 2 * settings.learning_rate * settings.l2
     if shrinkage <= 0:
         raise ExperimentError(

@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytensor.tensor as pt
 
+from reinforce_dropout import costs
 from reinforce_dropout.algorithm import backpropagation_updates, training_step
 from reinforce_dropout.layers import ACTIVATIONS
 from reinforce_dropout.network import forward, multilayer_perceptron
@@ -25,6 +26,7 @@ from reinforce_dropout.systems.system import System, by_name
 from reinforce_dropout.updates import sgd
 
 LOSS_REDUCTIONS = {"sum": pt.sum, "mean": pt.mean}
+L2_PENALTIES = {"squares": costs.l2, "norms": costs.l2_norms}
 
 
 @settings
@@ -51,7 +53,13 @@ class Settings(Experiment):
         0.01, at_least(0), "Of the network's parameters; 0.01 (section 4), throughout."
     )
     l2: float = setting(
-        0.001, at_least(0), "Coefficient of the sum of squared weights; 0.001 (section 4)."
+        0.001, at_least(0), "Coefficient of the L2 penalty on the weights; 0.001 (section 4)."
+    )
+    l2_of: str = setting(
+        "squares",
+        one_of(L2_PENALTIES),
+        "What the penalty sums: squared weights, or the norms of the weight matrices. Open; "
+        "squares are what the tutorials take.",
     )
 
 
@@ -71,6 +79,7 @@ def learn_network(settings):
             reduce=LOSS_REDUCTIONS[settings.loss_reduction],
             l2=settings.l2,
             descend=partial(sgd, learning_rate=settings.learning_rate),
+            penalty=L2_PENALTIES[settings.l2_of],
         )
 
     return learn

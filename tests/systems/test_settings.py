@@ -62,6 +62,7 @@ OUT_OF_RANGE = [
     ("n_units", (-1,), WIDTHS),
     ("n_units", (500, MOST_UNITS + 1), WIDTHS),
     ("activation", "Tanh", "one of tanh, sigmoid, relu"),
+    ("l2_of", "cubes", "one of squares, norms"),
     ("loss_reduction", "max", "one of sum, mean"),
     ("gate", "gaussian", "one of sigmoid-bernoulli, uniform"),
     ("penalty", "l1", "one of kl"),

@@ -98,6 +98,11 @@ def test_from_dict_leaves_its_argument():
             "block-sparse",
             ["2 * learning_rate * l2 below 1", "lower learning_rate or l2"],
         ),
+        (
+            block_policy.Settings(instances_per_block=20, baseline="none", l2_of="norms"),
+            "block-sparse",
+            ["l2_of=norms does not", "set l2_of=squares, or leave the execution dense"],
+        ),
     ],
 )
 def test_executions_that_cannot_train_are_refused(experiment, execution, words):
