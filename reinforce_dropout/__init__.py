@@ -13,38 +13,39 @@ Each equation of the paper, and where it is:
 4      `systems.plain`, `systems.policy`; block dropout: `systems.block_policy`,
        `blocks`
 =====  =======================================================================
+
+Names are imported when they are first used. So the command line and the reading of records do not
+wait for the symbolic library.
 """
 
-from reinforce_dropout import (
-    baselines,
-    bernoulli,
-    costs,
-    gates,
-    network,
-    reinforce,
-    returns,
-    updates,
-)
-from reinforce_dropout.running.early_stopping import Patience
-from reinforce_dropout.running.evaluation import load_evaluation
-from reinforce_dropout.running.prediction import load_prediction
-from reinforce_dropout.running.training import train
-from reinforce_dropout.systems import PRESETS, Experiment, preset
+import importlib
 
-__all__ = [
-    "PRESETS",
-    "Experiment",
-    "Patience",
-    "baselines",
-    "bernoulli",
-    "costs",
-    "gates",
-    "load_evaluation",
-    "load_prediction",
-    "network",
-    "preset",
-    "reinforce",
-    "returns",
-    "train",
-    "updates",
-]
+_HOMES = {
+    "PRESETS": "systems",
+    "Experiment": "systems",
+    "Patience": "running.early_stopping",
+    "load_evaluation": "running.evaluation",
+    "load_prediction": "running.prediction",
+    "preset": "systems",
+    "train": "running.training",
+}
+"""Modules of the names that are no modules themselves."""
+
+_MODULES = (
+    "baselines", "bernoulli", "costs", "gates", "network", "reinforce", "returns", "updates",
+)  # fmt: skip
+
+__all__ = sorted([*_HOMES, *_MODULES])
+
+
+def __getattr__(name):
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_HOMES.get(name, name)}")
+    value = getattr(module, name) if name in _HOMES else module
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

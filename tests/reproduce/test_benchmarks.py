@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from reinforce_dropout import network
 from reinforce_dropout.errors import RecordError, ReinforceDropoutError
@@ -584,6 +585,13 @@ def script(root, *options, **environment):
     )  # fmt: skip
 
 
+def in_process(root, *options):
+    """Do what the script does, without a process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["benchmarks.py", "--root", str(root), *options])
+        return CliRunner().invoke(benchmarks.main, sys.argv[1:])
+
+
 @pytest.fixture(scope="module", params=["training", "forward"])
 def timed(request, tmp_path_factory):
     """A root in which a tiny run was timed, its arguments, and what it printed.
@@ -625,8 +633,8 @@ def test_a_tiny_run_is_timed(timed):
 def test_the_same_command_times_nothing_again(timed):
     root, options, path, process = timed
     before = {p: p.read_bytes() for p in root.rglob("*.*") if p.suffix != ".pyc"}
-    again = script(root, *options, PYTHONPATH=path)
-    assert again.returncode == 0 and again.stdout == process.stdout, again.stderr
+    again = in_process(root, *options)
+    assert again.exit_code == 0 and again.stdout == process.stdout, again.stderr
     assert before == {p: p.read_bytes() for p in before}
     figures = root / "runs" / "figures" / "quick"
     assert (figures / f"{benchmarks.BENCHMARKS[options[0]][0].FIGURES}.md").read_text() == (
@@ -638,8 +646,8 @@ def test_results_of_other_code_are_not_added_to(tmp_path):
     path = tmp_path / "runs" / "speed" / "forward.hdf5"
     files.write(path, forward_results())
     before = path.read_bytes()
-    process = script(tmp_path, "forward")
-    assert process.returncode == 1 and process.stdout == ""
+    process = in_process(tmp_path, "forward")
+    assert process.exit_code == 1 and process.stdout == ""
     assert "forward.hdf5 was measured with other code or versions: delete it" in process.stderr
     assert process.stderr.count("\n") == 1 and path.read_bytes() == before
 
@@ -650,6 +658,6 @@ def test_results_of_other_code_are_not_added_to(tmp_path):
      ("--turns", "few")],
 )  # fmt: skip
 def test_options_out_of_range_are_refused(option, value, tmp_path):
-    process = script(tmp_path, "forward", option, value)
-    assert process.returncode == 2 and not [*tmp_path.iterdir()]
+    process = in_process(tmp_path, "forward", option, value)
+    assert process.exit_code == 2 and not [*tmp_path.iterdir()]
     assert f"Invalid value for '{option}'" in process.stderr.splitlines()[-1]
