@@ -188,6 +188,7 @@ def _train(job, reporter, wanted):
             **job,
             bar=reporter,
             before_epoch=lambda: threads.use_in_kernels(wanted[0]),
+            follow_load=True,
         )
     except RecordInUseError as error:
         return Outcome("busy", str(error))

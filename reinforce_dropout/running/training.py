@@ -24,7 +24,7 @@ SECONDS_BETWEEN_WRITES = 5.0
 
 def train(
     experiment, path, *, data="mnist", backend="auto", execution="dense", n_threads=None,
-    command=(), show_progress=True, bar=None, before_epoch=lambda: None,
+    command=(), show_progress=True, bar=None, before_epoch=lambda: None, follow_load=None,
 ):  # fmt: skip
     """Train until early stopping or the last epoch, and keep the record at `path`.
 
@@ -56,6 +56,9 @@ def train(
         Has the methods of `progress.ProgressBar`; used instead of a bar on stderr.
     before_epoch : callable
         Called before every epoch. It must change no number, such as `threads.use_in_kernels`.
+    follow_load : bool, optional
+        Whether kernels may use fewer threads than `n_threads` while that is faster; by default if
+        `n_threads` is None.
 
     Returns
     -------
@@ -85,7 +88,8 @@ def train(
         began_with = record.attributes["n_threads"]
         # Under Numba no bit depends on the number of threads, so a resumed run may have another.
         with threads.limited(n_threads if n_threads and backend == "numba" else began_with):
-            mode = backends.mode(backend, adaptive=n_threads is None)
+            adaptive = n_threads is None if follow_load is None else follow_load
+            mode = backends.mode(backend, adaptive=adaptive)
             learner = make_learner(system, experiment, mode)
             bar = bar or ProgressBar(experiment.name, backend, show_progress)
             try:

@@ -65,9 +65,18 @@ class _AnotherNumberEveryTime:
         self.n_threads = self.n_threads % self.most + 1
 
 
-@pytest.mark.parametrize("execution", block_policy.TRAINING)
+_AS_IN_A_SWEEP = {
+    "n_threads": 1, "follow_load": True, "before_epoch": lambda: threads.use_in_kernels(2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("execution", "how"),
+    [*((execution, {}) for execution in block_policy.TRAINING), ("dense", _AS_IN_A_SWEEP)],
+    ids=["dense", "block-sparse", "dense, in a sweep"],
+)
 def test_changing_the_number_of_threads_at_every_call_changes_no_bit(
-    execution, small_data, tmp_path, monkeypatch
+    execution, how, small_data, tmp_path, monkeypatch
 ):
     if numba.config.NUMBA_NUM_THREADS == 1:
         pytest.skip("only one thread")
@@ -85,7 +94,7 @@ def test_changing_the_number_of_threads_at_every_call_changes_no_bit(
 
     monkeypatch.setattr(adaptive, "Choice", choice)
     with threads.limited(2):  # the most, whatever BLAS has been told
-        changing = training.train(experiment, tmp_path / "changing.hdf5", **options)
+        changing = training.train(experiment, tmp_path / "changing.hdf5", **options, **how)
     assert_same_run(changing, one)
     step = choices[0].calls
     assert min(step[1], step[2]) >= 4 and len(choices) >= 2  # the evaluation's, too
