@@ -1,6 +1,7 @@
 # make reproduce        the paper's MNIST experiments, from nothing to Figure 1 and the table
 # make reproduce-quick  the same path in a few minutes: all of MNIST, few epochs
 # make figures          redraw figure and table from the recorded runs; never trains
+# make report           figures/report.html: all results on one page, from the recorded runs
 # make test, make lint  the tests; the linter
 # make test-cpus        some tests with code for other processors, as far as this one runs it
 # make test-wheel       build the wheel, and train with it outside the clone
@@ -9,13 +10,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: reproduce reproduce-quick figures test test-cpus test-wheel lint clean
+.PHONY: reproduce reproduce-quick figures report test test-cpus test-wheel lint clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/python reproduce/run_all.py
 
 reproduce-quick: $(VENV)/installed
 	$(BIN)/python reproduce/run_all.py --quick
+
+report: $(VENV)/installed-report
+	$(BIN)/python reproduce/report.py
 
 figures: $(VENV)/installed
 	$(BIN)/python reproduce/figures.py
@@ -48,11 +52,15 @@ $(VENV)/installed: setup.cfg setup.py | $(VENV)/bin/pip
 	$(PIP_INSTALL) .
 	@touch $@
 
+$(VENV)/installed-report: $(VENV)/installed
+	$(PIP_INSTALL) '.[report]'
+	@touch $@
+
 # One call of pip, so that it builds the package once; it installs what `installed` stands for too.
 $(VENV)/installed-test: setup.cfg setup.py | $(VENV)/bin/pip
 	@echo "Installing reinforce-dropout and what the tests need into $(VENV) ..."
 	$(PIP_INSTALL) '.[test]'
-	@touch $(VENV)/installed $@
+	@touch $(VENV)/installed $(VENV)/installed-report $@
 
 # Recorded runs and figures are part of the repository and stay; so do your own runs in runs/.
 clean:

@@ -1,16 +1,26 @@
 """Redraw all figures and tables from the recorded runs in reproduce/results/. Nothing is trained.
 
-It writes figure1, table.md, training_speed, block_speedup and block_dropout into figures/. There,
-kl_gradient.md compares the two readings of the gradient for the 800-800 network, and seeds.md the
-runs with all seeds. It also writes the table of claims in README.md. Missing runs are left out.
+It writes into figures/:
+
+- figure1 and table.md: the paper's figure and numbers; figure1_seeds and seeds.md: with all seeds;
+- claims.md: for each claim of section 4, whether it was reproduced;
+- kl_gradient.md: the two readings of the gradient for the 800-800 network;
+- ledger, tradeoff: one open reading at a time; units against errors for many lambda;
+- training_speed, block_speedup, block_dropout.
+
+It also writes the table of claims in README.md. Missing runs are left out.
 """
 
 import benchmarks
 import block_dropout
 import common
+from evidence import ledger, runs, tradeoff, verdicts
 
 from reinforce_dropout.errors import RecordError
-from reinforce_dropout.results import claims, files, records
+from reinforce_dropout.results import claims, figures, files, records
+
+EVIDENCE = {"ledger": ledger, "tradeoff": tradeoff}
+"""Modules with ``table(records)`` and ``figure(records)``, by the folder of their runs."""
 
 BEGIN, END = "<!-- claims: written by `make figures` -->\n", "<!-- /claims -->\n"
 
@@ -29,6 +39,8 @@ def main(options):
     recorded = seeds[common.RECORDED_SEED]
     write_readings(options, recorded["policy-800-800"])
     write_seeds(options, seeds)
+    for name, evidence in EVIDENCE.items():
+        write_evidence(options, name, evidence)
     columns = common.recorded_columns(seeds)
     common.write_report(options, recorded, claims.table(columns), options.root / "figures")
     write_claims(options.root / "README.md", claims.stated(columns))
@@ -58,6 +70,19 @@ def write_seeds(options, seeds):
     if len(columns) > 1:
         text = claims.table(columns)
         files.write_whole(options.root / "figures" / "seeds.md", text.encode())
+    found = [[one[name] for one in seeds.values() if name in one] for name in claims.PAPER]
+    if min(map(len, found)) > 1:
+        text = verdicts.table(verdicts.all_verdicts(*found))
+        files.write_whole(options.root / "figures" / "claims.md", text.encode())
+        figures.save_figure(figures.figure1(*found[1:]), options.root / "figures/figure1_seeds")
+
+
+def write_evidence(options, name, evidence):
+    """Write table and figure of the recorded runs in a folder, if there are any."""
+    if found := runs.read(common.results_folder(options) / name):
+        stem = options.root / "figures" / name
+        files.write_whole(stem.with_suffix(".md"), evidence.table(found).encode())
+        figures.save_figure(evidence.figure(found), stem)
 
 
 def write_claims(readme, table):

@@ -2,9 +2,11 @@
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.style
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -14,7 +16,7 @@ from reinforce_dropout.results.claims import QUICK_NOTE
 from reinforce_dropout.results.records import Record
 
 # Matplotlib's own defaults come first: a user's matplotlibrc must not change a published figure.
-_STYLE = (
+STYLE = (
     "default",
     {
         "font.size": 9,
@@ -45,7 +47,11 @@ _FEW_EPOCHS = 20
 _METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 
 
-def figure1(policy_500: Record, policy_800_800: Record, quick: bool = False) -> Figure:
+def figure1(
+    policy_500: Record | Sequence[Record],
+    policy_800_800: Record | Sequence[Record],
+    quick: bool = False,
+) -> Figure:
     """Draw the paper's Figure 1.
 
     (a) and (b) show the mean activation of each hidden layer over each epoch's training, in per
@@ -53,9 +59,12 @@ def figure1(policy_500: Record, policy_800_800: Record, quick: bool = False) -> 
     only the first policy of the 800-800 network; the others are thinner. A diamond marks the epoch
     of the lowest validation error.
 
+    Several runs give the median and, shaded, the range of those that still train. The lines end
+    where fewer than half do. There is a diamond for each run that has its best epoch before.
+
     Parameters
     ----------
-    policy_500, policy_800_800 : Record
+    policy_500, policy_800_800 : Record or sequence of Record
         Runs with one and with two hidden layers that have policies, one epoch or more.
     quick : bool
         Whether to write `QUICK_NOTE` above the figure.
@@ -69,25 +78,25 @@ def figure1(policy_500: Record, policy_800_800: Record, quick: bool = False) -> 
     RecordError
         A record lacks the policies to be drawn.
     """
-    _refuse_other_layers(policy_500, 1)
-    _refuse_other_layers(policy_800_800, 2)
-    one, two = _name(policy_500), _name(policy_800_800)
-    with matplotlib.style.context(_STYLE):
+    ones, twos = _as_list(policy_500), _as_list(policy_800_800)
+    for runs, n_layers in ((ones, 1), (twos, 2)):
+        for run in runs:
+            _refuse_other_layers(run, n_layers)
+    one, two = _name(ones[0]), _name(twos[0])
+    with matplotlib.style.context(STYLE):
         figure = Figure(figsize=(10, 3.7), layout="constrained")
         figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08)  # inches
         a, b, c = figure.subplots(1, 3)
-        _plot(a, policy_500, "active_fraction", 0, "hidden layer", _ONLY_LAYER)
-        _plot(b, policy_800_800, "active_fraction", 0, "layer 1", _FIRST_LAYER)
-        _plot(b, policy_800_800, "active_fraction", 1, "layer 2", _SECOND_LAYER)
-        _plot(c, policy_800_800, "policy_entropy", 0, f"first policy of {two}", _FIRST_LAYER)
-        _plot(c, policy_800_800, "policy_entropy", 1, f"second policy of {two}", _SECOND_LAYER)
-        _plot(c, policy_500, "policy_entropy", 0, f"policy of {one}", _ONLY_LAYER)
-        for axes, letter, name, record in (
-            (a, "a", one, policy_500),
-            (b, "b", two, policy_800_800),
-        ):
+        _plot(a, ones, "active_fraction", 0, "hidden layer", _ONLY_LAYER)
+        _plot(b, twos, "active_fraction", 0, "layer 1", _FIRST_LAYER)
+        _plot(b, twos, "active_fraction", 1, "layer 2", _SECOND_LAYER)
+        _plot(c, twos, "policy_entropy", 0, f"first policy of {two}", _FIRST_LAYER)
+        _plot(c, twos, "policy_entropy", 1, f"second policy of {two}", _SECOND_LAYER)
+        _plot(c, ones, "policy_entropy", 0, f"policy of {one}", _ONLY_LAYER)
+        for axes, letter, name, runs in ((a, "a", one, ones), (b, "b", two, twos)):
             title = f"({letter}) mean activation, {name} network"
-            _finish(axes, title, "active units (%)", f" (epoch {record.best_epoch})")
+            note = f" (epoch {runs[0].best_epoch})" if len(runs) == 1 else f" of {len(runs)} seeds"
+            _finish(axes, title, "active units (%)", note)
         _finish(c, "(c) entropy of the policies", "entropy (nats per unit)")
         top = max(a.get_ylim()[1], b.get_ylim()[1])  # one scale, to compare the two networks
         a.set_ylim(0, top)
@@ -95,6 +104,10 @@ def figure1(policy_500: Record, policy_800_800: Record, quick: bool = False) -> 
         if quick:
             figure.suptitle(QUICK_NOTE, weight="bold", backgroundcolor="0.9")
     return figure
+
+
+def _as_list(runs):
+    return [runs] if isinstance(runs, Record) else list(runs)
 
 
 def _refuse_other_layers(record, n_layers):
@@ -112,14 +125,24 @@ def _name(record):
     return "-".join(str(n) for n in record.attributes["experiment"]["n_units"])
 
 
-def _plot(axes, record, curve, layer, label, style):
-    """Draw one column of a curve against the epochs, and a diamond at the best one."""
-    values = record.curves[curve][:, layer] * (100 if curve == "active_fraction" else 1)
-    epochs = range(1, len(values) + 1)
-    size = 3.5 if len(values) <= _FEW_EPOCHS else 0
-    axes.plot(epochs, values, label=label, markersize=size, clip_on=False, **style)
-    best, color = record.best_epoch, style["color"]
-    axes.plot([best], [values[best - 1]], markeredgecolor=color, clip_on=False, **_BEST)
+def _plot(axes, runs, curve, layer, label, style):
+    """Draw one column of a curve against the epochs, and a diamond at the best one of each run."""
+    scale = 100 if curve == "active_fraction" else 1
+    columns = [run.curves[curve][:, layer] * scale for run in runs]
+    lengths = sorted(map(len, columns))
+    n_epochs = lengths[len(lengths) // 2]  # half of the runs or more have as many
+    at_epoch = [[c[i] for c in columns if i < len(c)] for i in range(n_epochs)]
+    epochs = range(1, n_epochs + 1)
+    size = 3.5 if n_epochs <= _FEW_EPOCHS else 0
+    middle = [np.median(values) for values in at_epoch]
+    axes.plot(epochs, middle, label=label, markersize=size, clip_on=False, **style)
+    if len(runs) > 1:
+        low, high = zip(*((min(values), max(values)) for values in at_epoch), strict=True)
+        axes.fill_between(epochs, low, high, color=style["color"], alpha=0.25, linewidth=0)
+    for run, values in zip(runs, columns, strict=True):
+        if (best := run.best_epoch) <= n_epochs:
+            value, edge = values[best - 1], style["color"]
+            axes.plot([best], [value], markeredgecolor=edge, clip_on=False, **_BEST)
 
 
 def _finish(axes, title, unit, best_note=""):
@@ -141,7 +164,7 @@ def save_figure(figure: Figure, path_stem: str | os.PathLike) -> list[Path]:
     paths = []
     for kind, metadata in _METADATA.items():
         image = io.BytesIO()
-        with matplotlib.style.context(_STYLE):
+        with matplotlib.style.context(STYLE):
             figure.savefig(image, format=kind, metadata=metadata)
         paths.append(Path(f"{os.fspath(path_stem)}.{kind}"))
         files.write_whole(paths[-1], image.getvalue())

@@ -1,0 +1,1 @@
+"""Tables and figures of many runs: seeds, open readings, the trade-off. Nothing here trains."""

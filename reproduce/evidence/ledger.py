@@ -1,0 +1,77 @@
+"""The ledger of open readings: one choice at a time, all else as the paper's preset."""
+
+import numpy as np
+
+from evidence import drawing, runs, spread
+
+PRESETS = {(500,): "policy-500", (800, 800): "policy-800-800"}
+
+
+def _base(run):
+    return PRESETS[tuple(run.attributes["experiment"]["n_units"])]
+
+
+def rows(records):
+    """Return ``[(preset, change, runs)]``: for each preset its own runs first, with change ""."""
+    groups = runs.grouped(records, _base)
+    order = {name: i for i, name in enumerate(PRESETS.values())}
+    return [
+        (base, change, groups[base, change])
+        for base, change in sorted(groups, key=lambda key: (order[key[0]], key[1]))
+    ]
+
+
+def _errors(records):
+    return [100 * run.best_attributes["test_error"] for run in records]
+
+
+def table(records):
+    """Return the ledger in Markdown."""
+    lines = [
+        "| preset | one choice | seeds | test error | difference (95 % interval) "
+        "| validation error | active units | best epoch |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    own = {base: found for base, change, found in rows(records) if not change}
+    for base, change, found in rows(records):
+        difference = "-"
+        if change and len(found) > 1 and len(own.get(base, ())) > 1:
+            value, low, high = spread.of_difference(_errors(found), _errors(own[base]))
+            difference = f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+        layers = 100 * np.array([runs.active(run) for run in found]).T
+        active = ", ".join(spread.mean_and_deviation(layer, "{:.1f}") for layer in layers)
+        valid = [100 * run.best_attributes["valid_error"] for run in found]
+        lines.append(
+            f"| {base} | {change or 'as the preset'} "
+            f"| {', '.join(str(run.attributes['seed']) for run in found)} "
+            f"| {spread.mean_and_deviation(_errors(found), '{:.2f}')} % | {difference} "
+            f"| {spread.mean_and_deviation(valid, '{:.2f}')} % | {active} % "
+            f"| {spread.mean_and_deviation([run.best_epoch for run in found], '{:.0f}')} |"
+        )
+    n_epochs = {base: max(run.n_epochs for run in found) for base, _, found in rows(records)}
+    limits = ", ".join(f"{base} for at most {n} epochs" for base, n in n_epochs.items())
+    return "\n".join(lines) + f"\n\nTrained: {limits}.\n"
+
+
+def figure(records):
+    """Draw a row for each choice: a dot for each run, and the range of the runs."""
+    shown = rows(records)
+    figure, axes = drawing.new(figsize=(8, 0.9 + 0.3 * len(shown)))
+    for y, (base, change, found) in enumerate(shown):
+        errors = _errors(found)
+        style = {"color": "black" if not change else "#0072b2"}
+        axes.plot([min(errors), max(errors)], [y, y], linewidth=1.2, **style)
+        for run, error in zip(found, errors, strict=True):
+            drawing.point(axes, error, y, f"{change or base}: {runs.describe(run)}",
+                          marker="D" if not change else "o", markersize=5, **style)  # fmt: skip
+        if not change:
+            axes.axhline(y - 0.5, color="0.8", linewidth=0.8)
+            axes.axvline(
+                np.mean(errors), color="0.6", linewidth=0.8, linestyle=(0, (4, 2)),
+                ymin=0, ymax=1,
+            )  # fmt: skip
+    labels = [f"{base}: {change or 'as the preset'}" for base, change, _ in shown]
+    axes.set_yticks(range(len(shown)), labels)
+    axes.invert_yaxis()
+    axes.set(xlabel="test error (%), a dot for each seed", title="One open reading at a time")
+    return figure

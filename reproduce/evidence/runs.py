@@ -1,0 +1,53 @@
+"""Recorded runs of a folder, grouped by their settings."""
+
+from reinforce_dropout import preset, systems
+from reinforce_dropout.results import records
+from reinforce_dropout.systems.settings import as_text
+
+_NO_CHOICE = ("name", "system", "seed", "n_epochs")
+
+
+def read(folder):
+    """Return the finished records of a folder, in the order of their names."""
+    found = [records.read(path) for path in sorted(folder.glob("*.hdf5"))]
+    return [run for run in found if run.attributes["status"] == "finished"]
+
+
+def experiment(run):
+    """Return the experiment of a record."""
+    return systems.from_dict(run.attributes["experiment"])
+
+
+def changes(run, base):
+    """Return ``{field: value}`` where a run differs from a preset, except seed and length.
+
+    A field that the preset's system lacks counts as chosen if it has not its default.
+    """
+    own, defaults = experiment(run).as_dict(), type(experiment(run))().as_dict()
+    theirs = defaults | preset(base).as_dict()
+    return {k: v for k, v in own.items() if k not in _NO_CHOICE and v != theirs[k]}
+
+
+def grouped(runs, base_of):
+    """Return ``{(base, text of the changes): runs}``; ``base_of(run)`` names a preset."""
+    groups = {}
+    for run in runs:
+        base = base_of(run)
+        text = ", ".join(f"{k}={as_text(v)}" for k, v in changes(run, base).items())
+        groups.setdefault((base, text), []).append(run)
+    return groups
+
+
+def active(run):
+    """Return the fraction of the units that took part in each layer (L,) at the best epoch."""
+    return run.curves["active_fraction"][run.best_epoch - 1]
+
+
+def describe(run):
+    """Return a line about a run for a reader who points at it."""
+    fields = run.attributes["experiment"]
+    best = run.best_attributes
+    return (
+        f"{fields['name']}, seed {run.attributes['seed']}: test error "
+        f"{100 * best['test_error']:.2f} %, best epoch {run.best_epoch} of {run.n_epochs}"
+    )
