@@ -14,6 +14,9 @@ import figures as drawn
 from reinforce_dropout.errors import RecordError
 from reinforce_dropout.results import claims, figures, files, records
 
+MANY_ROWS = 25
+"""Longer tables are folded."""
+
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
 
 
@@ -67,7 +70,8 @@ def _section(options, name, heading, table, evidence):
     found = runs.read(common.results_folder(options) / evidence) if module else []
     html = markdown_it.MarkdownIt().enable("table").render(path.read_text())
     svg = drawing.svg(module.figure(found), name) if found else None
-    return {"name": name, "heading": heading, "table": html, "svg": svg}
+    folded = bool(svg) or html.count("<tr>") > MANY_ROWS
+    return {"name": name, "heading": heading, "table": html, "svg": svg, "folded": folded}
 
 
 def provenance(folder):

@@ -17,16 +17,13 @@ RESULTS = Path(__file__).parents[2] / "reproduce" / "results"
 FLIPPED_BY_ROUNDING = 3
 """Of 10 000 examples. CONTRIBUTING.md says how many have been seen."""
 
-# Of every kind of network; all of them would take minutes on a slow machine.
+# Of every kind of network.
 NAMES = (
     "baseline-500",
     "policy-500",
     "policy-800-800",
     "comparison/policy-800-800-total",
     "blocks/block-800-800",
-    "seed-2/policy-500",
-    "seed-3/policy-800-800",
-    "seed-4/baseline-500",
 )
 PROCESSOR = ("processor", "cpu_features", "vector_bytes")
 

@@ -19,10 +19,14 @@ from reinforce_dropout.running import datasets, training
 from reinforce_dropout.systems import block_policy, plain, policy
 
 RESULTS = Path(reinforce_dropout.__file__).parents[1] / "reproduce" / "results"
+FOLDERS = (".", "seed-*", "rerun", "comparison", "blocks")
+"""Other folders hold sweeps, whose runs differ from the presets."""
 COMMITTED = [
-    path for path in sorted(RESULTS.rglob("*.hdf5")) if not path.stem.endswith("speed")
-    and path.stem != "block_speedup"
-]  # fmt: skip
+    path
+    for folder in FOLDERS
+    for path in sorted(RESULTS.glob(f"{folder}/*.hdf5"))
+    if path.stem not in ("training_speed", "block_speedup")
+]
 RULES = ("sampled", "expected", "thresholded")
 KNOWN = {
     "comparison/baseline-500-mean": {"n_epochs": (200, 1000), "loss_reduction": ("mean", "sum")},
@@ -77,12 +81,14 @@ def test_committed_records_are_todays_presets(path):
     for part in ("valid", "test"):
         error = record.curves[f"{part}_error"]
         assert error.shape == (record.n_epochs,)
-        assert error[record.best_epoch - 1] == record.best_attributes[f"{part}_error"]
+        right = record.best_attributes[f"{part}_error"]
+        np.testing.assert_allclose(error[record.best_epoch - 1], right, rtol=1e-6)
     assert record.best_epoch == 1 + np.argmin(record.curves["valid_error"])
     system = systems.build_for_prediction(experiment, *record.dimensions)
-    assert {k: v.shape for k, v in record.best.items()} == {
-        k: p.get_value(borrow=True).shape for k, p in system.parameters.items()
-    }
+    if record.best:
+        assert {k: v.shape for k, v in record.best.items()} == {
+            k: p.get_value(borrow=True).shape for k, p in system.parameters.items()
+        }
     with h5py.File(path) as raw:
         for part in ("valid", "test"):
             column = raw[f"curves/{part}_error"][()]

@@ -1,0 +1,193 @@
+"""Verdicts, intervals, the ledger and the trade-off, from records with known curves."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_records import make_record
+from scipy import stats
+
+SCRIPTS = Path(__file__).parents[2] / "reproduce"
+sys.path.append(str(SCRIPTS))  # behind the tests' own folder, which has names of its own
+
+from evidence import drawing, ledger, runs, spread, tradeoff, verdicts  # noqa: E402
+
+
+def with_errors(name, errors, **changes):
+    """Return runs with given test errors, a seed each."""
+    made = []
+    for seed, error in enumerate(errors, start=1):
+        run = make_record(name, seed=seed, **changes)
+        run.attributes["seed"] = seed
+        made.append(dataclasses.replace(run, best_attributes=run.best_attributes | {
+            "test_error": error, "valid_error": error / 2,
+        }))  # fmt: skip
+    return made
+
+
+@pytest.fixture
+def made():
+    """Runs of a preset and of two of its alternatives, three seeds each."""
+    return [
+        *with_errors("policy-500", [0.020, 0.021, 0.022]),
+        *with_errors("policy-500", [0.030, 0.031, 0.032], l2_of="norms"),
+        *with_errors("policy-500", [0.020, 0.020, 0.023], baseline="none"),
+        *with_errors("block-800-800", [0.05], n_units=(500,), units_per_block=1, q=0.1, lam=0.0,
+                     policy_learning_rate=0.01, baseline="batch-mean", instances_per_block=5),
+    ]  # fmt: skip
+
+
+def test_an_interval_over_seeds_is_students():
+    values = [1.0, 2.0, 4.0, 5.0]
+    mean, low, high = spread.over_seeds(values)
+    half = 3.182446 * np.std(values, ddof=1) / 2  # the 97.5 % quantile with 3 degrees of freedom
+    np.testing.assert_allclose([mean, low, high], [3, 3 - half, 3 + half], rtol=1e-5)
+
+
+def test_an_interval_of_a_rate_is_wilsons():
+    n, rate, z = 10_000, 0.017, stats.norm.ppf(0.975)
+    middle = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    np.testing.assert_allclose(spread.of_rate(rate, n), [middle - half, middle + half])
+
+
+def test_an_interval_of_a_difference_is_welchs():
+    a, b = [1.0, 2.0, 3.0], [5.0, 9.0, 7.0, 7.0]
+    difference, low, high = spread.of_difference(a, b)
+    error = np.sqrt(np.var(a, ddof=1) / 3 + np.var(b, ddof=1) / 4)
+    assert difference == -5 and low < -5 < high
+    half = (high - low) / 2
+    assert stats.t.ppf(0.975, 5) * error == pytest.approx(half, rel=0.02)  # 4.97 degrees
+
+
+@pytest.mark.parametrize(
+    ("errors", "verdict"),
+    [
+        ([0.0165, 0.017, 0.0175], "reproduced"),
+        ([0.0182, 0.0183, 0.0184], "partly"),  # the reported rate may itself be 1.97 %
+        ([0.0230, 0.0231, 0.0232], "not reproduced"),
+    ],
+)
+def test_an_error_rate_is_judged_by_both_intervals(errors, verdict):
+    found = verdicts.error_rate("1.7 %", 0.017, with_errors("baseline-500", errors))
+    assert found.verdict == verdict
+    assert f"{100 * np.mean(errors):.2f} % over 3 seeds" in found.number
+    assert "1.46 to 1.97 %" in found.number
+
+
+def with_curve(name, curve, values, best=20):
+    """Return a run with ``{row: values}`` of a curve."""
+    run = make_record(name, best=best)
+    for row, value in values.items():
+        run.curves[curve][row] = value
+    return run
+
+
+def test_units_that_are_recruited():
+    def judge(*rates):
+        return verdicts.recruited(
+            [with_curve("policy-500", "active_fraction", {19: rate}) for rate in rates]
+        )
+
+    assert judge(0.3, 0.33).verdict == "reproduced"
+    assert judge(0.3, 0.36).verdict == "partly"
+    assert judge(0.2, 0.36).verdict == "not reproduced"
+    assert "from 30.0 to 33.0 %" in judge(0.3, 0.33).number
+
+
+def test_epochs_are_compared_seed_by_seed():
+    plain = [make_record("baseline-500", best=b) for b in (5, 10, 15)]
+    for bests, verdict in (
+        ((6, 11, 16), "reproduced"),
+        ((6, 9, 16), "partly"),
+        ((5, 9, 15), "not"),
+    ):
+        found = verdicts.more_epochs(plain, [make_record("policy-500", best=b) for b in bests])
+        assert found.verdict.startswith(verdict)
+    assert "5 / 5, 9 / 10, 15 / 15" in found.number and "0 of 3" in found.number
+
+
+def test_the_first_layer_is_faster_if_it_gains_twice_as_much():
+    def judge(*gains):
+        return verdicts.first_layer_faster([
+            with_curve("policy-800-800", "active_fraction", {0: (0.1, 0.1), 4: (0.1 + g, 0.15)})
+            for g in gains
+        ])  # fmt: skip
+
+    assert judge(0.11, 0.2).verdict == "reproduced"
+    assert judge(0.09, 0.2).verdict == "partly"
+    assert judge(0.09, 0.05).verdict == "not reproduced"
+    assert "1.8 to 4.0 times" in judge(0.09, 0.2).number
+
+
+def test_the_entropy_of_the_first_policy_decides():
+    falling = with_curve("policy-800-800", "policy_entropy", {0: (0.4, 0.1), 19: (0.2, 0.3)})
+    rising = with_curve("policy-800-800", "policy_entropy", {0: (0.2, 0.4), 19: (0.3, 0.1)})
+    assert verdicts.entropy_falls([falling, falling]).verdict == "reproduced"
+    assert verdicts.entropy_falls([falling, rising]).verdict == "partly"
+    assert verdicts.entropy_falls([rising, rising]).verdict == "not reproduced"
+
+
+def test_all_claims_are_judged():
+    plain = with_errors("baseline-500", [0.017, 0.018])
+    policy, deep = (with_errors(name, [0.02, 0.021]) for name in ("policy-500", "policy-800-800"))
+    found = verdicts.all_verdicts(plain, policy, deep)
+    text = verdicts.table(found)
+    assert len(found) == 7 and text.count("\n") == 9
+    assert all(verdict.claim in text and verdict.number in text for verdict in found)
+
+
+def test_changes_are_named_against_the_preset(made):
+    assert runs.changes(made[0], "policy-500") == {}
+    assert runs.changes(made[3], "policy-500") == {"l2_of": "norms"}
+    assert runs.changes(made[-1], "policy-500") == {"instances_per_block": 5}
+
+
+def test_the_ledger_has_a_row_for_each_choice(made):
+    rows = ledger.rows(made)
+    assert [(base, change, len(found)) for base, change, found in rows] == [
+        ("policy-500", "", 3),
+        ("policy-500", "baseline=none", 3),
+        ("policy-500", "instances_per_block=5", 1),
+        ("policy-500", "l2_of=norms", 3),
+    ]
+    text = ledger.table(made)
+    norms = next(line for line in text.splitlines() if "l2_of=norms" in line)
+    assert "| 1, 2, 3 | 3.10 ± 0.10 % | +1.00 (+0.77 to +1.23) |" in norms
+    blocks = next(line for line in text.splitlines() if "instances_per_block" in line)
+    assert "| 5.00 % | - |" in blocks
+    assert "Trained: policy-500 for at most 30 epochs." in text
+
+
+def test_figures_name_each_run_at_its_point(made):
+    image = drawing.svg(ledger.figure(made), "ledger")
+    titles = [runs.describe(run) for run in made]
+    assert all(f": {title}</title>" in image for title in titles)
+    assert image.count('<g class="point"><title>') == len(made)
+    assert image.startswith("<svg") and "#000000" not in image and "currentColor" in image
+    assert image == drawing.svg(ledger.figure(made), "ledger")
+
+
+def test_the_trade_off_has_a_point_for_each_run():
+    made = [
+        make_record("policy-500", lam=0.01, q=0.2, kl_gradient="score"),
+        make_record("policy-500", lam=0.1, q=0.05),
+        make_record("policy-500", gate="uniform", initial_rate=0.2),
+        make_record("baseline-500", n_units=(50,)),
+    ]
+    made[2].curves["valid_error_expected"] = made[2].curves["valid_error"]
+    assert [tradeoff.kind(run) for run in made] == [
+        ("score", 0.2), ("total", 0.05), "uniform", "dense",
+    ]  # fmt: skip
+    assert tradeoff.active(made[3]) == 10
+    assert tradeoff.active(made[0]) == 100 * made[0].curves["active_fraction"][19, 0]
+    assert tradeoff.error(made[2]) == 100 * made[2].curves["test_error_expected"][19]
+    assert tradeoff.error(made[0]) == 100 * made[0].best_attributes["test_error"]
+    text = tradeoff.table(made)
+    for cells in ("policy, score, q = 0.2 | lambda 0.01", "dense network | 50 units | 10.0 %",
+                  "policy, total, q = 0.05 | lambda 0.1", "at test | rate 0.2 |"):  # fmt: skip
+        assert cells in text
+    image = drawing.svg(tradeoff.figure(made), "tradeoff")
+    assert image.count('<g class="point"><title>') == 4
