@@ -16,7 +16,7 @@ from reinforce_dropout.blocks import training as block_training
 from reinforce_dropout.blocks.sharing import BLOCK_STATES, Sharing, n_groups, shared
 from reinforce_dropout.errors import ExperimentError
 from reinforce_dropout.network import RULES
-from reinforce_dropout.systems import plain, policy
+from reinforce_dropout.systems import descent, plain, policy
 from reinforce_dropout.systems.settings import at_least, one_of, setting, settings
 from reinforce_dropout.systems.system import System
 
@@ -105,11 +105,13 @@ def _system(single, sharing, settings):
     """Return the system whose masks are factors, from gates for single states."""
     gates = zip(single.gates, settings.n_units, strict=True)
     network = single._replace(gates=[shared(gate, sharing, n) for gate, n in gates])
+    pace = descent.pace(settings)
     return System(
         parameters=policy.parameters(single),
-        step=partial(algorithm.training_step, network, learn=policy.learn_both(settings)),
+        step=partial(algorithm.training_step, network, learn=policy.learn_both(settings, pace)),
         predict=policy.passes(network),
         together=settings.instances_per_block,
+        schedule=pace.schedule,
     )
 
 
@@ -119,7 +121,8 @@ def build_training(settings, image_shape, n_classes):
     Raises
     ------
     ExperimentError
-        A mini-batch is not one block, or the L2 penalty would reverse the sign of weights.
+        A mini-batch is not one block, steps depend on earlier ones or on the epoch, or the L2
+        penalty would reverse the sign of weights.
     """
     size = settings.batch_size
     if not settings.instances_per_block == size > 1:
@@ -131,6 +134,11 @@ def build_training(settings, image_shape, n_classes):
         raise ExperimentError(
             f"block-sparse training shrinks the weights by a factor, which l2_of={settings.l2_of} "
             "does not do: set l2_of=squares, or leave the execution dense."
+        )
+    if settings.optimizer != "sgd" or settings.schedule_epochs:
+        raise ExperimentError(
+            "block-sparse training takes plain steps at one rate: set optimizer=sgd and "
+            "schedule_epochs=0, or leave the execution dense."
         )
     shrinkage = 1 - 2 * settings.learning_rate * settings.l2
     if shrinkage <= 0:

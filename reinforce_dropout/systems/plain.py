@@ -14,16 +14,17 @@ from reinforce_dropout import costs
 from reinforce_dropout.algorithm import backpropagation_updates, training_step
 from reinforce_dropout.layers import ACTIVATIONS
 from reinforce_dropout.network import forward, multilayer_perceptron
+from reinforce_dropout.systems import descent
 from reinforce_dropout.systems.settings import (
     Experiment,
     at_least,
+    less_than,
     one_of,
     setting,
     settings,
     widths,
 )
 from reinforce_dropout.systems.system import System, by_name
-from reinforce_dropout.updates import sgd
 
 LOSS_REDUCTIONS = {"sum": pt.sum, "mean": pt.mean}
 L2_PENALTIES = {"squares": costs.l2, "norms": costs.l2_norms}
@@ -61,6 +62,29 @@ class Settings(Experiment):
         "What the penalty sums: squared weights, or the norms of the weight matrices. Open; "
         "squares are what the tutorials take.",
     )
+    optimizer: str = setting(
+        "sgd",
+        one_of(descent.OPTIMIZERS),
+        "How the network's parameters descend, see `updates`. The paper's way is plain gradient "
+        "descent.",
+    )
+    momentum: float = setting(
+        0.9,
+        less_than(1, "1"),
+        "Weight of the past steps with the optimizer momentum, and of the past gradients with "
+        "adam. A schedule ends with it.",
+    )
+    schedule_epochs: int = setting(
+        0,
+        at_least(0),
+        "Length of the schedule of Hinton et al. (2012), in which rates decay and momentum grows, "
+        "see `systems.descent`. A run ends with it. With 0 both are constant.",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.schedule_epochs:
+            object.__setattr__(self, "n_epochs", min(self.n_epochs, self.schedule_epochs))
 
 
 def perceptron(settings, image_shape, n_classes, rng):
@@ -69,8 +93,12 @@ def perceptron(settings, image_shape, n_classes, rng):
     return multilayer_perceptron(rng, all_widths, ACTIVATIONS[settings.activation])
 
 
-def learn_network(settings):
-    """Return ``learn(network, passed, nll) -> updates``: back-propagation."""
+def learn_network(settings, pace=None):
+    """Return ``learn(network, passed, nll) -> updates``: back-propagation.
+
+    `pace` is a `descent.Pace`, by default the constant one.
+    """
+    pace = pace or descent.constant(settings)
 
     def learn(network, passed, nll):
         return backpropagation_updates(
@@ -78,7 +106,7 @@ def learn_network(settings):
             nll,
             reduce=LOSS_REDUCTIONS[settings.loss_reduction],
             l2=settings.l2,
-            descend=partial(sgd, learning_rate=settings.learning_rate),
+            descend=pace.descend(settings.optimizer, settings.learning_rate),
             penalty=L2_PENALTIES[settings.l2_of],
         )
 
@@ -90,13 +118,20 @@ def build(settings, image_shape, n_classes):
     network = perceptron(
         settings, image_shape, n_classes, np.random.default_rng(settings.seeds().init)
     )
+    pace = descent.pace(settings)
     return System(
         parameters=by_name(network.params),
-        step=partial(training_step, network, learn=learn_network(settings)),
+        step=partial(training_step, network, learn=learn_network(settings, pace)),
         predict={"all units": partial(forward, network)},
+        schedule=pace.schedule,
     )
 
 
 TRAINING = PREDICTION = {"dense": build}
 
-PRESETS = (Settings(name="baseline-500"),)
+PRESETS = (
+    Settings(name="baseline-500"),
+    # With what condnet is compared: as many units, and about as many multiplications.
+    Settings(name="plain-256", n_units=(256,)),
+    Settings(name="plain-32", n_units=(32,)),
+)

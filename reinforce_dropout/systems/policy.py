@@ -14,7 +14,7 @@ import numpy as np
 from reinforce_dropout import baselines, costs, gates, reinforce, returns
 from reinforce_dropout.algorithm import reinforce_updates, training_step
 from reinforce_dropout.network import RULES, forward
-from reinforce_dropout.systems import plain
+from reinforce_dropout.systems import descent, plain
 from reinforce_dropout.systems.settings import (
     at_least,
     fraction,
@@ -24,7 +24,6 @@ from reinforce_dropout.systems.settings import (
     settings,
 )
 from reinforce_dropout.systems.system import System, by_name
-from reinforce_dropout.updates import sgd
 
 GATES = {"sigmoid-bernoulli": gates.sigmoid_bernoulli, "uniform": gates.uniform}
 """``gate(rng, n_in, n_units, name, initial_rate) -> Gate``"""
@@ -72,6 +71,9 @@ class Settings(plain.Settings):
     )
     policy_learning_rate: float = setting(
         0.01, at_least(0), "Of the policies' parameters. Open; 'the same learning rates'."
+    )
+    policy_optimizer: str = setting(
+        "sgd", one_of(descent.OPTIMIZERS), "How the policies' parameters descend; as optimizer."
     )
     lam: float = setting(
         0.0,
@@ -131,9 +133,13 @@ def with_gates(network, settings, rng, n_decisions=lambda n_units: n_units):
     )
 
 
-def learn_both(settings):
-    """Return ``learn(network, passed, nll) -> updates``: both updates of section 3.3."""
-    learn_network = plain.learn_network(settings)
+def learn_both(settings, pace=None):
+    """Return ``learn(network, passed, nll) -> updates``: both updates of section 3.3.
+
+    `pace` is a `descent.Pace`, by default the constant one.
+    """
+    pace = pace or descent.constant(settings)
+    learn_network = plain.learn_network(settings, pace)
 
     def learn(network, passed, nll):
         learning = [stage for stage in passed.stages if stage.gate.policy.theta]
@@ -145,7 +151,7 @@ def learn_both(settings):
             returns=RETURNS[settings.kl_gradient],
             baseline=BASELINES[settings.baseline](settings),
             estimate=ESTIMATORS[settings.estimator],
-            descend=partial(sgd, learning_rate=settings.policy_learning_rate),
+            descend=pace.descend(settings.policy_optimizer, settings.policy_learning_rate),
         )
 
     return learn
@@ -165,10 +171,12 @@ def build(settings, image_shape, n_classes):
     """Build the system for images of a shape and a number of classes."""
     rng = np.random.default_rng(settings.seeds().init)
     network = with_gates(plain.perceptron(settings, image_shape, n_classes, rng), settings, rng)
+    pace = descent.pace(settings)
     return System(
         parameters=parameters(network),
-        step=partial(training_step, network, learn=learn_both(settings)),
+        step=partial(training_step, network, learn=learn_both(settings, pace)),
         predict=passes(network),
+        schedule=pace.schedule,
     )
 
 

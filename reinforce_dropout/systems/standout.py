@@ -22,7 +22,7 @@ import numpy as np
 from reinforce_dropout.algorithm import training_step
 from reinforce_dropout.gates import Gate
 from reinforce_dropout.network import RULES
-from reinforce_dropout.systems import plain, policy
+from reinforce_dropout.systems import descent, plain, policy
 from reinforce_dropout.systems.settings import anything, one_of, setting, settings
 from reinforce_dropout.systems.system import System, by_name
 
@@ -87,10 +87,12 @@ def build(settings, image_shape, n_classes):
     network = network._replace(
         gates=[Gate(tied(layer.W, settings.alpha, settings.beta)) for layer in network.layers]
     )
+    pace = descent.pace(settings)
     return System(
         parameters=by_name(network.params),
-        step=partial(training_step, network, learn=plain.learn_network(settings)),
+        step=partial(training_step, network, learn=plain.learn_network(settings, pace)),
         predict=policy.passes(network),
+        schedule=pace.schedule,
     )
 
 

@@ -29,7 +29,7 @@ from reinforce_dropout.layers import dense
 from reinforce_dropout.network import Network, forward
 from reinforce_dropout.running import datasets
 from reinforce_dropout.running.epochs import Epochs
-from reinforce_dropout.systems import plain, policy
+from reinforce_dropout.systems import descent, plain, policy
 from reinforce_dropout.systems.learner import compile_learner
 from reinforce_dropout.systems.settings import at_least, one_of, setting, settings
 from reinforce_dropout.systems.system import System, by_name
@@ -198,6 +198,9 @@ class Settings(systems.Experiment):
     learning_rate: float = setting(0.01, at_least(0), "Of the only layer.")
     l2: float = setting(0.0, at_least(0), "Coefficient of the sum of squared weights.")
     loss_reduction: str = setting("sum", one_of(plain.LOSS_REDUCTIONS), "Over a mini-batch.")
+    l2_of: str = setting("squares", one_of(plain.L2_PENALTIES), "What is summed.")
+    optimizer: str = setting("sgd", one_of(descent.OPTIMIZERS), "How the layer descends.")
+    momentum: float = setting(0.9, at_least(0), "Of the optimizer.")
 
 
 def build(settings, image_shape, n_classes):
