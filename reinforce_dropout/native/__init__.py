@@ -1,7 +1,7 @@
 """A faster compilation mode: the same graphs, better machine code.
 
-If a graph is compiled with :func:`mode`, :mod:`.rewrites` replaces parts of it by Ops. The package
-has one folder for each level:
+If a graph is compiled with :func:`mode`, :mod:`.rewrites` and :mod:`.column_rewrites` replace parts
+of it by Ops. The package has one folder for each level:
 
 - :mod:`.ops`: Ops and their translations to Numba, also of the Ops in `reinforce_dropout.blocks`;
 - :mod:`.kernels`: functions of arrays that the translations call;
@@ -12,6 +12,7 @@ Importing this package leaves PyTensor's own modes as they are.
 
 from pytensor.compile.mode import Mode, get_mode
 
+from reinforce_dropout.native import column_rewrites  # noqa: F401 - register rewrites
 from reinforce_dropout.native.ops import packed, submatrix  # noqa: F401 - register translations
 from reinforce_dropout.native.ops.uniforms import AdaptiveLinker, NativeLinker
 from reinforce_dropout.native.rewrites import TAG

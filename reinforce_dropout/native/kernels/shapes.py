@@ -5,7 +5,10 @@ They raise ValueError. The Ops' NumPy code calls the same functions by their ``p
 
 import numba
 
-__all__ = ["check_masked", "check_places", "check_product", "check_transposed", "check_update"]
+__all__ = [
+    "check_masked", "check_places", "check_product", "check_step", "check_transposed",
+    "check_update",
+]  # fmt: skip
 
 
 @numba.njit
@@ -48,6 +51,13 @@ def check_update(s, W, g):
             "many rows, and the weights one row for each column of the activations and one column "
             "for each column of the gradients."
         )
+
+
+@numba.njit
+def check_step(W, step):
+    """Refuse ``W + step`` unless both have one shape."""
+    if W.shape != step.shape:
+        raise ValueError("a step has the wrong shape: it needs that of the weights.")
 
 
 @numba.njit
