@@ -16,6 +16,15 @@ def glorot_uniform(rng, n_in, n_out, dtype="float32"):
     return rng.uniform(-limit, limit, (n_in, n_out)).astype(dtype)
 
 
+def gaussian(std):
+    """Return ``initial(rng, n_in, n_out)``: weights from N(0, std^2), float32 (n_in, n_out)."""
+
+    def initial(rng, n_in, n_out):
+        return rng.normal(0, std, (n_in, n_out)).astype("float32")
+
+    return initial
+
+
 def logit_of_rate(rate, n_units, dtype="float32"):
     """Policy biases ``o`` (n_units,) for which every unit takes part at `rate`, given zero input.
 

@@ -52,10 +52,10 @@ class Layer(NamedTuple):
         return self.activation(s @ self.W + self.b)
 
 
-def dense(rng, n_in, n_out, name, activation=identity):
-    """Return a fully connected `Layer`: weights by Glorot, drawn from `rng`, biases zero.
+def dense(rng, n_in, n_out, name, activation=identity, initial=glorot_uniform):
+    """Return a fully connected `Layer`: weights ``initial(rng, n_in, n_out)``, biases zero.
 
     The parameters are called ``W_<name>`` and ``b_<name>``.
     """
-    W = parameter(glorot_uniform(rng, n_in, n_out), f"W_{name}")
+    W = parameter(initial(rng, n_in, n_out), f"W_{name}")
     return Layer(W, parameter(np.zeros(n_out, "float32"), f"b_{name}"), activation)

@@ -4,6 +4,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from reinforce_dropout.gates import Stage
+from reinforce_dropout.initializers import glorot_uniform
 from reinforce_dropout.layers import dense
 
 
@@ -72,7 +73,7 @@ class Pass(NamedTuple):
     rng: Any
 
 
-def multilayer_perceptron(rng, widths, activation):
+def multilayer_perceptron(rng, widths, activation, initial=glorot_uniform):
     """Return the layers of a multilayer perceptron.
 
     Parameters
@@ -83,6 +84,8 @@ def multilayer_perceptron(rng, widths, activation):
         ``(n_in, n_units_1, ..., n_units_L, n_classes)``
     activation : callable
         Of the hidden layers.
+    initial : callable
+        ``initial(rng, n_in, n_out)`` gives a layer's weights.
 
     Returns
     -------
@@ -90,10 +93,10 @@ def multilayer_perceptron(rng, widths, activation):
         Without gates.
     """
     layers = [
-        dense(rng, n_in, n_units, str(i), activation)
+        dense(rng, n_in, n_units, str(i), activation, initial)
         for i, (n_in, n_units) in enumerate(pairwise(widths[:-1]), start=1)
     ]
-    return Network(layers, [None] * len(layers), dense(rng, *widths[-2:], "out"))
+    return Network(layers, [None] * len(layers), dense(rng, *widths[-2:], "out", initial=initial))
 
 
 def forward(network, x, rng=None, rule=sampled):

@@ -8,7 +8,15 @@ A system is a module with
 """
 
 from reinforce_dropout.errors import ExperimentError
-from reinforce_dropout.systems import block_policy, plain, policy, standout
+from reinforce_dropout.systems import (
+    block_policy,
+    condnet,
+    dropout,
+    plain,
+    policy,
+    standout,
+    stochastic_neurons,
+)
 from reinforce_dropout.systems.settings import Experiment
 from reinforce_dropout.systems.system import System
 
@@ -17,7 +25,10 @@ __all__ = [
     "from_dict", "preset",
 ]  # fmt: skip
 
-SYSTEMS = {module.Settings.system: module for module in (plain, policy, block_policy, standout)}
+SYSTEMS = {
+    module.Settings.system: module
+    for module in (plain, policy, block_policy, standout, dropout, stochastic_neurons, condnet)
+}
 """All systems by name."""
 
 PRESETS = {p.name: p for module in SYSTEMS.values() for p in module.PRESETS}

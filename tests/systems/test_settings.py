@@ -73,7 +73,7 @@ OUT_OF_RANGE = [
         "one of none, batch-mean, leave-one-out-mean, batch-minimum, moving-average",
     ),
     ("kl_gradient", "", "one of total, score"),
-    ("evaluation_rule", "mode", "one of sampled, expected, thresholded"),
+    ("evaluation_rule", "mode", "one of "),
     ("block_state", "median", "one of mean, max"),
     ("beta_on", "units", "one of logit, weights"),
 ]
