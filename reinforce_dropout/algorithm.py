@@ -139,7 +139,7 @@ def statistics(stages, nll):
     """
     return {
         "train_nll": nll.mean(),
-        "active_fraction": [stage.U.mean() for stage in stages],
+        "active_fraction": [stage.gate.active(stage.U).mean() for stage in stages],
         "policy_entropy": [
             (s.gate.family.entropy(s.z) / s.z.shape[1].astype(s.z.dtype)).mean() for s in stages
         ],

@@ -70,3 +70,38 @@ def moving_average(decay):
         return pt.zeros_like(C) + average, {average: past * average + (1 - past) * C.mean()}
 
     return baseline
+
+
+def per_unit(decay):
+    """Return the baseline of least variance for each unit: a weighted mean of the cost.
+
+    The weight is the squared score: ``E[(u - sigma)^2 C] / E[(u - sigma)^2]`` (Bengio, Leonard and
+    Courville, 2013). Both are exponential averages over earlier mini-batches. Unbiased, because it
+    depends on earlier masks only. It starts at 0.
+
+    Parameters
+    ----------
+    decay : float
+        Weight of the past, a fraction in [0, 1).
+
+    Returns
+    -------
+    callable
+        ``baseline(C, stage) -> (b, updates)``, b (N, k), with shared variables (k,) called
+        ``weighted_cost_<stage.name>`` and ``weight_<stage.name>``.
+    """
+
+    def baseline(C, stage):
+        n_decisions = stage.gate.policy.theta[-1].get_value(borrow=True).size
+        zeros = np.zeros(n_decisions, C.dtype)
+        weighted = pytensor.shared(zeros, name=f"weighted_cost_{stage.name}")
+        weight = pytensor.shared(zeros, name=f"weight_{stage.name}")
+        past = pt.constant(decay, dtype=C.dtype)
+        square = (stage.u - stage.gate.family.mean(stage.z)) ** 2
+        b = pt.switch(weight > 0, weighted / pt.switch(weight > 0, weight, 1), 0)
+        return pt.zeros_like(stage.z) + b, {
+            weighted: past * weighted + (1 - past) * (C[:, None] * square).mean(axis=0),
+            weight: past * weight + (1 - past) * square.mean(axis=0),
+        }
+
+    return baseline

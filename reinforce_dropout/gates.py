@@ -40,6 +40,9 @@ class Gate(NamedTuple):
         ``expand(u, s) -> U``: repeats decisions for every example, (n_decisions, k) to (m_b, ...).
     pool : callable
         ``pool(v) -> (n_decisions,)``: makes the cost of a decision from the costs of its examples.
+    active : callable
+        ``active(U) -> (m_b, n_units)``: how much each unit takes part, a fraction. By default that
+        is U itself.
     """
 
     policy: Callable
@@ -47,6 +50,7 @@ class Gate(NamedTuple):
     act: Callable = multiply
     expand: Callable = unchanged
     pool: Callable = unchanged
+    active: Callable = unchanged
 
 
 class Stage(NamedTuple):

@@ -19,7 +19,8 @@ def logits(passed):
 
 def activity(passed):
     """Return the fraction of the units that take part, (m_b, L): by example and stage."""
-    columns = [stage.U.mean(axis=1, keepdims=True) for stage in passed.stages]
+    used = [stage.gate.active(stage.U) for stage in passed.stages]
+    columns = [U.mean(axis=1, keepdims=True) for U in used]
     return pt.concatenate([passed.logits[:, :0], *columns], axis=1)  # L may be 0
 
 
