@@ -39,9 +39,15 @@ def check_sentence(error, *parts):
         assert part in message
 
 
-NOT_NEGATIVE = ["learning_rate", "policy_learning_rate", "l2", "lam"]
-FRACTIONS = ["q", "initial_rate", "validation_fraction"]
-COUNTS = ["batch_size", "n_epochs", "patience", "instances_per_block", "units_per_block"]
+NOT_NEGATIVE = [
+    "learning_rate", "policy_learning_rate", "gater_learning_rate", "l2", "lam", "lam_s", "lam_v",
+    "max_squared_norm", "initial_std", "sparsity", "noise_std", "threshold_rate",
+]  # fmt: skip
+FRACTIONS = ["q", "initial_rate", "validation_fraction", "target", "tau"]
+COUNTS = [
+    "batch_size", "n_epochs", "patience", "instances_per_block", "units_per_block",
+    "units_per_group", "gater_units",
+]  # fmt: skip
 WIDTHS = f"one width or more, each from 1 to {MOST_UNITS} (such as 800,800)"
 OUT_OF_RANGE = [
     *[(name, value, "0 or more") for name in NOT_NEGATIVE for value in (-1, -5, -1e-9)],
@@ -55,6 +61,17 @@ OUT_OF_RANGE = [
     ("patience_increase", 0.99, "1 or more"),
     ("baseline_decay", 1.0, "0 or more and less than 1"),
     ("baseline_decay", -0.1, "0 or more and less than 1"),
+    ("schedule_epochs", -1, "0 or more"),
+    ("momentum", 1.0, "0 or more and less than 1"),
+    ("momentum", -0.1, "0 or more and less than 1"),
+    *[
+        (name, value, "greater than 0 and at most 1")
+        for name in ("hidden_keep", "input_keep")
+        for value in (0, 1.001)
+    ],
+    ("optimizer", "newton", "one of sgd, momentum, rmsprop, adam"),
+    ("policy_optimizer", "", "one of sgd, momentum, rmsprop, adam"),
+    ("neuron", "hard", "one of straight-through, straight-through-with-slope, noisy-rectifier"),
     ("improvement_threshold", 0, "greater than 0 and at most 1"),
     ("improvement_threshold", 1.001, "greater than 0 and at most 1"),
     ("n_units", (), WIDTHS),
@@ -111,7 +128,7 @@ def test_values_of_another_type_are_refused(cls):
             check_sentence(error, f"{field.name} must be {mend}", f", not {value!r}")
 
 
-@pytest.mark.parametrize("module", [plain, policy, block_policy, standout])
+@pytest.mark.parametrize("module", SYSTEMS.values(), ids=SYSTEMS)
 def test_every_restricted_field_is_tested(module):
     """Of all fields, only names, booleans and the shift and factor of standout may be anything."""
     restricted = {

@@ -43,8 +43,9 @@ def test_presets_hold_the_papers_numbers(name, n_units, system, lam):
 
 
 def test_the_presets():
-    """Those of the paper first, all under their own names, no name twice."""
-    assert list(PRESETS)[:3] == ["baseline-500", "policy-500", "policy-800-800"]
+    """Each system's, the paper's systems first, under their own names, no name twice."""
+    assert list(SYSTEMS)[:2] == ["plain", "policy"]
+    assert {"baseline-500", "policy-500", "policy-800-800"} <= PRESETS.keys()
     assert {"block-800-800", "uniform-block-800-800", "standout-1000-1000"} <= PRESETS.keys()
     listed = [preset for module in SYSTEMS.values() for preset in module.PRESETS]
     assert [preset.name for preset in listed] == list(PRESETS)
