@@ -36,6 +36,7 @@ test-wheel: $(VENV)/installed-test
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	PYTHONPATH=. $(BIN)/lint-imports --no-cache
 
 # Without --no-compile, pip compiles every module of every package, most of which are never imported.
 # So what is imported must be kept compiled, whatever the environment says.
