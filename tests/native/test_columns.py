@@ -18,7 +18,8 @@ from reinforce_dropout.updates import max_norm, momentum, sgd
 pytestmark = pytest.mark.usefixtures("failing_rewrites_raise")
 
 SHAPES = [(1, 1), (3, 33), (70, 129), (600, 700)]
-DTYPES = [pytest.param("float32", marks=pytest.mark.cpu), "float64"]
+KERNELS = [pytest.param(shape, "float32", marks=pytest.mark.cpu) for shape in SHAPES]
+KERNELS += [((70, 129), "float64")]
 
 
 def matrices(shape, dtype="float32"):
@@ -33,8 +34,7 @@ def numpy_limited(V, limit):
     return V * np.sqrt(limit / np.maximum(limit, (V**2).sum(axis=0)))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("shape", "dtype"), KERNELS)
 def test_the_kernel_equals_numpy(shape, dtype):
     """With a step and without; short columns keep every bit."""
     W, step = matrices(shape, dtype)
@@ -74,8 +74,7 @@ def test_a_step_of_another_shape_is_refused():
         limit_columns(W, step[:, :5].copy(), np.float32(1))
 
 
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("op_mode", ["FAST_COMPILE", "native"])
+@pytest.mark.parametrize(("op_mode", "order"), [("FAST_COMPILE", "C"), ("native", "F")])
 def test_python_and_numba_agree_on_the_op_and_change_no_input(op_mode, order):
     W_, step_ = (np.asarray(a, order=order) for a in matrices((70, 129)))
     W, step, limit = *pt.fmatrices("W", "step"), pt.constant(1, dtype="float32")
