@@ -11,7 +11,8 @@ eqs. (6) and (7):
 L_b wants each group on for a fraction tau of the examples, and L_e a fraction tau of the groups on
 for each example. L_v wants policies that differ between examples. By the paper's algorithm 2, the
 network descends nll + l2 |W|^2. A policy makes a step of REINFORCE on the nll at a rate of its own,
-and a step down ``lam_s (L_b + L_e) + lam_v L_v + l2 |Z|^2`` at the network's rate.
+and a step down ``lam_s (L_b + L_e) + lam_v L_v + l2 |Z|^2`` at the network's rate. Here that rate
+is a setting, ``penalty_learning_rate``.
 
 The paper leaves open what reduces the nll of a mini-batch, and the baseline. The authors' code
 sums, also in REINFORCE, and takes the mini-batch's lowest cost as baseline. The sum is kept here
@@ -75,8 +76,12 @@ class Settings(plain.Settings):
     tau: float = setting(1 / 16, fraction(), "Target rate of participation; 1/16 on MNIST.")
     lam_s: float = setting(200.0, at_least(0), "Weight of L_b + L_e; 200 on MNIST.")
     lam_v: float = setting(200.0, at_least(0), "Weight of L_v; 200 on MNIST.")
-    policy_learning_rate: float = setting(
-        5e-5, at_least(0), "Of REINFORCE. The penalties descend at learning_rate."
+    policy_learning_rate: float = setting(5e-5, at_least(0), "Of REINFORCE; 5e-5 on MNIST.")
+    penalty_learning_rate: float = setting(
+        0.001,
+        at_least(0),
+        "Of the policies' penalties; by algorithm 2 that of the network. High rates saturate the "
+        "policies before they have learned; with low ones they stay uniform for long.",
     )
     initial_rate: float = setting(
         0.5, fraction(), "Fraction of the groups that take part at first. Open in the paper."
@@ -123,7 +128,7 @@ def learn_both(settings, pace):
     learn_network = plain.learn_network(settings, pace)
     reduce = plain.LOSS_REDUCTIONS[settings.loss_reduction]
     baseline = policy.BASELINES[settings.baseline](settings)
-    rates = np.float32([settings.policy_learning_rate, settings.learning_rate])
+    rates = np.float32([settings.policy_learning_rate, settings.penalty_learning_rate])
 
     def learn(network, passed, nll):
         updates = learn_network(network, passed, nll)

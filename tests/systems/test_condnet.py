@@ -14,7 +14,7 @@ from reinforce_dropout.systems import condnet, plain
 SIZES = (4,), 3
 FIELDS = {
     "n_units": (6,), "units_per_group": 2, "tau": 0.3, "lam_s": 2.0, "lam_v": 3.0, "l2": 0.1,
-    "learning_rate": 0.5, "policy_learning_rate": 0.25,
+    "learning_rate": 0.5, "policy_learning_rate": 0.25, "penalty_learning_rate": 0.75,
 }  # fmt: skip
 NETWORK, POLICY = ["W_1", "b_1", "W_out", "b_out"], ["Z_1", "o_1"]
 
@@ -87,7 +87,7 @@ def loss_and_penalty(P, x, y, u):
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_a_step_is_that_of_algorithm_2(reduction):
-    """Penalties at the network's rate, REINFORCE on the nll at the policy's, both L2s."""
+    """Penalties and REINFORCE on the nll, each at its own rate, both L2s."""
     system, (x, y) = built(loss_reduction=reduction), batch(5)
     before = values(system)
     u = np.random.default_rng(1).integers(0, 2, (5, 3)).astype("float32")
@@ -112,7 +112,7 @@ def test_a_step_is_that_of_algorithm_2(reduction):
     expected = {k: 0.5 * g for k, g in reference.gradient(network_loss, before, NETWORK).items()}
     direct = reference.gradient(penalty, before, POLICY)
     for name, g in reference.gradient(score, before, POLICY).items():
-        expected[name] = 0.25 * g + 0.5 * direct[name]
+        expected[name] = 0.25 * g + 0.75 * direct[name]
         assert abs(g).max() > 1e-2 and abs(direct[name]).max() > 1e-2
     for name, moved in expected.items():
         found = before[name] - values(system)[name]

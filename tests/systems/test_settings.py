@@ -40,8 +40,9 @@ def check_sentence(error, *parts):
 
 
 NOT_NEGATIVE = [
-    "learning_rate", "policy_learning_rate", "gater_learning_rate", "l2", "lam", "lam_s", "lam_v",
-    "max_squared_norm", "initial_std", "sparsity", "noise_std", "threshold_rate",
+    "learning_rate", "policy_learning_rate", "penalty_learning_rate", "gater_learning_rate", "l2",
+    "lam", "lam_s", "lam_v", "max_squared_norm", "initial_std", "sparsity", "noise_std",
+    "threshold_rate",
 ]  # fmt: skip
 FRACTIONS = ["q", "initial_rate", "validation_fraction", "target", "tau"]
 COUNTS = [
