@@ -6,6 +6,7 @@ It writes into figures/:
 - claims.md: for each claim of section 4, whether it was reproduced;
 - kl_gradient.md: the two readings of the gradient for the 800-800 network;
 - ledger, tradeoff: one open reading at a time; units against errors for many lambda;
+- systems: the systems that the paper names, beside each other;
 - training_speed, block_speedup, block_dropout.
 
 It also writes the table of claims in README.md. Missing runs are left out.
@@ -14,12 +15,12 @@ It also writes the table of claims in README.md. Missing runs are left out.
 import benchmarks
 import block_dropout
 import common
-from evidence import ledger, runs, tradeoff, verdicts
+from evidence import ledger, runs, systems, tradeoff, verdicts
 
 from reinforce_dropout.errors import RecordError
 from reinforce_dropout.results import claims, figures, files, records
 
-EVIDENCE = {"ledger": ledger, "tradeoff": tradeoff}
+EVIDENCE = {"ledger": ledger, "tradeoff": tradeoff, "systems": systems}
 """Modules with ``table(records)`` and ``figure(records)``, by the folder of their runs."""
 
 BEGIN, END = "<!-- claims: written by `make figures` -->\n", "<!-- /claims -->\n"

@@ -12,7 +12,7 @@ from scipy import stats
 SCRIPTS = Path(__file__).parents[2] / "reproduce"
 sys.path.append(str(SCRIPTS))  # behind the tests' own folder, which has names of its own
 
-from evidence import drawing, ledger, runs, spread, tradeoff, verdicts  # noqa: E402
+from evidence import drawing, ledger, runs, spread, systems, tradeoff, verdicts  # noqa: E402
 
 
 def with_errors(name, errors, **changes):
@@ -77,9 +77,9 @@ def test_an_error_rate_is_judged_by_both_intervals(errors, verdict):
     assert "1.46 to 1.97 %" in found.number
 
 
-def with_curve(name, curve, values, best=20):
+def with_curve(name, curve, values, best=20, **changes):
     """Return a run with ``{row: values}`` of a curve."""
-    run = make_record(name, best=best)
+    run = make_record(name, best=best, **changes)
     for row, value in values.items():
         run.curves[curve][row] = value
     return run
@@ -191,3 +191,38 @@ def test_the_trade_off_has_a_point_for_each_run():
         assert cells in text
     image = drawing.svg(tradeoff.figure(made), "tradeoff")
     assert image.count('<g class="point"><title>') == 4
+
+
+def used(name, *fractions, **changes):
+    """Return a run with given active fractions at its best epoch."""
+    return with_curve(name, "active_fraction", {19: fractions}, **changes)
+
+
+def test_multiplications_are_those_of_units_in_use():
+    """By hand, in thousands: a weight counts if both its ends are in use."""
+    cases = [
+        (make_record("baseline-500", n_units=(30, 20)), (784 * 30 + 30 * 20 + 20 * 10, 0)),
+        (
+            used("policy-800-800", 0.2, 0.5, n_units=(30, 20)),
+            (784 * 6 + 6 * 10 + 10 * 10, 784 * 30 + 6 * 20),
+        ),
+        (
+            used("block-800-800", 0.5, n_units=(32,), units_per_block=16),
+            (784 * 16 + 16 * 10, 784 * 2),
+        ),
+        (
+            used("straight-through-2000", 0.1, n_units=(50,), gater_units=7),
+            (784 * 5 + 5 * 10, 784 * 7 + 7 * 50),
+        ),
+    ]
+    for run, expected in cases:
+        np.testing.assert_allclose(systems.multiplications(run), np.divide(expected, 1000))
+
+
+def test_systems_have_a_row_each_and_a_point_for_each_run():
+    made = [*with_errors("baseline-500", [0.017, 0.019]), used("condnet-256", 0.0625)]
+    made[-1].attributes["data"] = "mnist-inverted"
+    text = systems.table(made)
+    assert "| baseline-500 | 1.7 % | 1.80 ± 0.14 % | 1, 2 | all | 397 + 0 |" in text
+    assert "| condnet-256, mnist-inverted | - |" in text
+    assert drawing.svg(systems.figure(made), "systems").count("<title>") == 3

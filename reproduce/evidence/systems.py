@@ -1,0 +1,171 @@
+"""The systems that the paper names, beside each other: errors, units in use, multiplications."""
+
+from itertools import pairwise
+
+import numpy as np
+
+from evidence import drawing, runs, spread
+
+REPORTED = {
+    "baseline-500": "1.7 %",
+    "policy-500": "2 %",
+    "plain-sgd-800-800": "1.6 % (not checked)",
+    "dropout-800-800": "about 1.3 % (not checked)",
+    "dropout-input-800-800": "1.10 %",
+    "standout-1000-1000": "0.80 %, pre-trained",
+    "straight-through-2000": "1.39 %",
+    "noisy-rectifier-2000": "1.87 %",
+    "stochastic-binary-2000": "1.89 %",
+    "sts-2000": "1.96 %",
+    "rectifier-2000": "1.60 %",
+    "condnet-256": "2.3 %",
+    "plain-256": "1.9 %",
+    "plain-32": "2.8 %",
+}
+"""Test errors as the systems' own papers give them."""
+
+N_PIXELS, N_CLASSES = 784, 10
+
+
+def _layers(fields):
+    return list(pairwise([N_PIXELS, *fields["n_units"], N_CLASSES]))
+
+
+def _dense(fields, active):
+    return sum(a * b for a, b in _layers(fields)), 0
+
+
+def _gated(units_per_decision):
+    """Return the count of layers whose policies look at their input; dropped units are skipped."""
+
+    def count(fields, active):
+        used = [1, *active, 1]
+        network = sum(
+            a * u * b * v for (a, b), (u, v) in zip(_layers(fields), pairwise(used), strict=True)
+        )
+        policies = sum(
+            a * u * -(-b // units_per_decision(fields))
+            for (a, b), u in zip(_layers(fields)[:-1], used, strict=False)
+        )
+        return network, policies
+
+    return count
+
+
+def _stochastic(fields, active):
+    (n_units,), gater = fields["n_units"], fields["gater_units"]
+    return active[0] * n_units * (N_PIXELS + N_CLASSES), gater * (N_PIXELS + n_units)
+
+
+def _routed(fields, active):
+    """Count one path; a policy of level i looks at the state below."""
+    network, _ = _dense(fields, active)
+    return network, sum(a * fields["n_mappings"] for a, _ in _layers(fields)[:-1])
+
+
+COUNTS = {
+    "plain": _dense,
+    "dropout": _dense,
+    "standout": _dense,
+    "policy": _gated(lambda fields: 1),
+    "block_policy": _gated(lambda fields: fields["units_per_block"]),
+    "condnet": _gated(lambda fields: fields["units_per_group"]),
+    "stochastic_neurons": _stochastic,
+    "dsnn": _routed,
+}
+"""``count(fields, active) -> (network, policies)``: multiplications an image at test time."""
+
+
+def multiplications(run):
+    """Return the multiplications of an image, by the network and by its policies, in thousands."""
+    fields = run.attributes["experiment"]
+    count = COUNTS.get(fields["system"])
+    if count is None:
+        return None
+    return tuple(n / 1000 for n in count(fields, _active(run)))
+
+
+def _active(run):
+    """Return the fraction of the units in use in each layer at the best epoch, in training."""
+    curve = run.curves.get("active_fraction")
+    return [1.0] * len(run.attributes["experiment"]["n_units"]) if curve is None else (
+        list(curve[run.best_epoch - 1])
+    )  # fmt: skip
+
+
+def by_preset(records):
+    """Return ``{name: runs}`` in the order of the names."""
+    groups = {}
+    for run in sorted(records, key=lambda run: run.attributes["seed"]):
+        groups.setdefault(_name(run), []).append(run)
+    return groups
+
+
+def _name(run):
+    """Return the preset's name, and the data if it is not MNIST."""
+    name, data = run.attributes["experiment"]["name"], run.attributes["data"]
+    return name if data == "mnist" else f"{name}, {data}"
+
+
+def table(records):
+    """Return a row for each system in Markdown."""
+    lines = [
+        "| system | reported | test error | seeds | units in use | multiplications: network "
+        "+ policies (thousands) | best epoch | seconds an epoch |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, found in by_preset(records).items():
+        errors = [100 * run.best_attributes["test_error"] for run in found]
+        counts = [multiplications(run) for run in found]
+        lines.append(
+            f"| {name} | {REPORTED.get(name, '-')} "
+            f"| {spread.mean_and_deviation(errors, '{:.2f}')} % "
+            f"| {', '.join(str(run.attributes['seed']) for run in found)} "
+            f"| {_used(found)} "
+            f"| {_write(counts)} "
+            f"| {spread.mean_and_deviation([run.best_epoch for run in found], '{:.0f}')} "
+            f"| {np.median([np.median(run.curves['epoch_seconds']) for run in found]):.1f} |"
+        )
+    note = (
+        "Units in use are those of the training passes in the best epoch. Dropout and standout "
+        "use all units at test time. Multiplications are those that an image needs at test time "
+        "if dropped units are skipped. Seconds an epoch depend on what else the machine did."
+    )
+    return "\n".join(lines) + f"\n\n{note}\n"
+
+
+def _used(found):
+    """Return the share of the units that are in use at test time, by layer."""
+    if COUNTS.get(found[0].attributes["experiment"]["system"]) is _dense:
+        return "all"
+    layers = 100 * np.array([_active(run) for run in found]).T
+    return ", ".join(spread.mean_and_deviation(layer, "{:.1f}") for layer in layers) + " %"
+
+
+def _write(counts):
+    if None in counts:
+        return "-"
+    network, policies = np.mean(counts, axis=0)
+    return f"{network:.0f} + {policies:.0f}"
+
+
+def figure(records):
+    """Draw the test errors against the multiplications, a point for each run."""
+    figure, axes = drawing.new(figsize=(8, 4.6))
+    markers = "osD^vP*Xp<>h"
+    for i, (name, found) in enumerate(by_preset(records).items()):
+        style = {"marker": markers[i % len(markers)], "color": f"C{i % 10}", "markersize": 5.5}
+        style |= {"fillstyle": "none"} if i >= len(markers) else {}
+        counted = [run for run in found if multiplications(run) is not None]
+        if counted:
+            axes.plot([], [], label=name, linestyle="none", **style)
+        for run in counted:
+            drawing.point(
+                axes, sum(multiplications(run)), 100 * run.best_attributes["test_error"],
+                runs.describe(run), **style,
+            )  # fmt: skip
+    axes.set(xscale="log", xlabel="multiplications an image, policies counted (thousands)",
+             ylabel="test error (%)", title="The systems that the paper names")  # fmt: skip
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7)
+    return figure
