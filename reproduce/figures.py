@@ -7,6 +7,7 @@ It writes into figures/:
 - kl_gradient.md: the two readings of the gradient for the 800-800 network;
 - ledger, tradeoff: one open reading at a time; units against errors for many lambda;
 - systems: the systems that the paper names, beside each other;
+- policy_search: who reaches REINFORCE's best validation error first;
 - training_speed, block_speedup, block_dropout.
 
 It also writes the table of claims in README.md. Missing runs are left out.
@@ -15,12 +16,17 @@ It also writes the table of claims in README.md. Missing runs are left out.
 import benchmarks
 import block_dropout
 import common
-from evidence import ledger, runs, systems, tradeoff, verdicts
+from evidence import ledger, policy_search, runs, systems, tradeoff, verdicts
 
 from reinforce_dropout.errors import RecordError
 from reinforce_dropout.results import claims, figures, files, records
 
-EVIDENCE = {"ledger": ledger, "tradeoff": tradeoff, "systems": systems}
+EVIDENCE = {
+    "ledger": ledger,
+    "tradeoff": tradeoff,
+    "systems": systems,
+    "policy_search": policy_search,
+}
 """Modules with ``table(records)`` and ``figure(records)``, by the folder of their runs."""
 
 BEGIN, END = "<!-- claims: written by `make figures` -->\n", "<!-- /claims -->\n"

@@ -12,7 +12,16 @@ from scipy import stats
 SCRIPTS = Path(__file__).parents[2] / "reproduce"
 sys.path.append(str(SCRIPTS))  # behind the tests' own folder, which has names of its own
 
-from evidence import drawing, ledger, runs, spread, systems, tradeoff, verdicts  # noqa: E402
+from evidence import (  # noqa: E402
+    drawing,
+    ledger,
+    policy_search,
+    runs,
+    spread,
+    systems,
+    tradeoff,
+    verdicts,
+)
 
 
 def with_errors(name, errors, **changes):
@@ -226,3 +235,27 @@ def test_systems_have_a_row_each_and_a_point_for_each_run():
     assert "| baseline-500 | 1.7 % | 1.80 ± 0.14 % | 1, 2 | all | 397 + 0 |" in text
     assert "| condnet-256, mnist-inverted | - |" in text
     assert drawing.svg(systems.figure(made), "systems").count("<title>") == 3
+
+
+def test_the_first_epoch_at_reinforces_best_error_is_counted():
+    """The goal is the median over seeds of REINFORCE's lowest error: 2 %."""
+
+    def made(errors, **changes):
+        run = make_record("policy-500", length=len(errors), best=1, **changes)
+        run.curves["valid_error"] = np.array(errors)
+        run.curves["epoch_seconds"] = np.full(len(errors), 2.0)
+        return run
+
+    plain = [made([0.05, 0.04, 0.03, 0.02]), made([0.05, 0.01, 0.03, 0.04]),
+             made([0.06, 0.05, 0.04, 0.03])]  # fmt: skip
+    fast = [made([0.05, 0.02, 0.03, 0.03], baseline="none")] * 2
+    slow = [made([0.05, 0.05, 0.05, 0.05], baseline="batch-minimum")]
+    assert policy_search.goal([*plain, *fast]) == pytest.approx(2)
+    assert [policy_search.first_epoch(run, 2.0) for run in plain] == [4, 2, np.inf]
+    text = policy_search.table([*plain, *fast, *slow])
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
+    assert "| 4 | 1.00 | 8 | 2.00 |" in rows["REINFORCE, as the preset"]
+    assert "| 2 | 0.50 | 4 | 2.00 |" in rows["baseline=none"]
+    assert "| not reached | not reached | not reached |" in rows["baseline=batch-minimum"]
+    labels = policy_search.figure([*plain, *fast]).legends[0].get_texts()
+    assert [label.get_text() for label in labels] == ["REINFORCE", "baseline=none"]
