@@ -6,6 +6,7 @@ REINFORCE on every policy. Both use the same forward pass with the same masks.
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import pytensor
@@ -13,6 +14,7 @@ import pytensor.tensor as pt
 
 from reinforce_dropout import costs
 from reinforce_dropout.network import forward, sampled
+from reinforce_dropout.reinforce import score_function
 from reinforce_dropout.returns import plus_direct
 
 
@@ -63,8 +65,37 @@ def backpropagation_updates(network, nll, *, reduce, l2, descend, penalty=costs.
     return descend(network.params, pytensor.grad(loss, network.params))
 
 
-def reinforce_updates(stages, nll, *, cost, lam, returns, baseline, estimate, descend):
+def reinforce_updates(stages, nll, *, baseline, estimate, **options):
     """REINFORCE: one step down eq. (4) for every policy.
+
+    Parameters
+    ----------
+    stages, nll
+        As for `policy_updates`.
+    baseline : callable
+        ``baseline(C, stage) -> (b, updates)``, see `reinforce_dropout.baselines`.
+    estimate : callable
+        ``estimate(log_pi, theta, c) -> grads``, see `reinforce_dropout.reinforce`.
+    **options
+        ``cost``, ``lam``, ``returns`` and ``descend`` of `policy_updates`.
+
+    Returns
+    -------
+    dict from shared variable to tensor
+    """
+    return policy_updates(
+        stages,
+        nll,
+        estimator=score_function(baseline),
+        gradient=partial(to_theta, product=estimate),
+        **options,
+    )
+
+
+def policy_updates(
+    stages, nll, *, cost, lam, returns, estimator, gradient, descend, again=None, rng=None
+):
+    """One step down an estimate of the gradient for every policy.
 
     The policies share no parameters, so eq. (2) has no sum over stages.
 
@@ -80,26 +111,54 @@ def reinforce_updates(stages, nll, *, cost, lam, returns, baseline, estimate, de
         lambda of eq. (6).
     returns : callable
         ``returns(nll, paid, lam, i) -> (C_i, direct)``, see `reinforce_dropout.returns`.
-    baseline : callable
-        ``baseline(C, stage) -> (b, updates)``, see `reinforce_dropout.baselines`.
-    estimate : callable
-        ``estimate(log_pi, theta, c) -> grads``, see `reinforce_dropout.reinforce`.
+    estimator : callable
+        ``estimator(stage, C, cost_of, rng) -> reinforce.Estimate``. ``cost_of(u, rng, above)``
+        returns the costs (n_decisions,) if the stage decides u and those above decide anew by the
+        rule ``above``, and the generator's next state.
+    gradient : callable
+        ``gradient(stage, estimate, direct) -> grads``, such as `to_theta`: one for each parameter
+        of the policy.
     descend : callable
         ``descend(theta, grads) -> updates``, see `reinforce_dropout.updates`.
+    again : callable, optional
+        ``again(i, u, rng, above) -> (stages, nll, rng)``: the pass anew from stage i, which decides
+        u. Only some estimators need it.
+    rng : random generator variable, optional
+        The state from which estimators draw.
 
     Returns
     -------
     dict from shared variable to tensor
+        If something was drawn, `rng` is a key, too: its value is the state afterwards.
     """
-    updates = {}
-    paid = [cost(stages, i) for i in range(len(stages))]
+
+    def paid_by(stages):
+        return [cost(stages, i) for i in range(len(stages))]
+
+    updates, paid, drawn = {}, paid_by(stages), rng
     for i, stage in enumerate(stages):
-        gate, theta = stage.gate, stage.gate.policy.theta
-        C, direct = returns(gate.pool(nll), paid, lam, i)
-        b, remembered = baseline(C, stage)
-        grads = estimate(gate.family.log_prob(stage.z, stage.u), theta, C - b)
-        updates |= remembered | descend(theta, plus_direct(grads, direct, theta))
-    return updates
+        C, direct = returns(stage.gate.pool(nll), paid, lam, i)
+
+        def cost_of(u, rng, above=sampled, i=i, pool=stage.gate.pool):
+            upper, tried_nll, rng = again(i, u, rng, above)
+            tried_C, _ = returns(pool(tried_nll), paid_by([*stages[:i], *upper]), lam, i)
+            return tried_C, rng
+
+        estimate = estimator(stage, C, cost_of, drawn)
+        drawn = estimate.rng
+        updates |= estimate.updates | descend(
+            stage.gate.policy.theta, gradient(stage, estimate, direct)
+        )
+    return updates | draws(rng, drawn)
+
+
+def to_theta(stage, estimate, direct, product):
+    """Carry an estimate to the parameters of the stage's policy, and add the direct term if any.
+
+    `product` is one of the four in `reinforce_dropout.reinforce`.
+    """
+    theta = stage.gate.policy.theta
+    return plus_direct(product(estimate.of, theta, estimate.c), direct, theta)
 
 
 def training_step(network, x, y, rng, learn, rule=sampled):
@@ -112,7 +171,8 @@ def training_step(network, x, y, rng, learn, rule=sampled):
     y : integer tensor (m_b,)
     rng : shared random generator, or None where nothing is drawn
     learn : callable
-        ``learn(network, passed, nll) -> updates``
+        ``learn(network, passed, nll) -> updates``. If it goes on drawing from ``passed.rng``, that
+        is a key, too: its value is the state afterwards.
     rule : callable
         How the pass decides, see `network.RULES`.
 
@@ -123,7 +183,8 @@ def training_step(network, x, y, rng, learn, rule=sampled):
     passed = forward(network, x, rng, rule)
     nll = costs.nll(passed.logits, y)
     updates = learn(network, passed, nll)
-    return Step(statistics(passed.stages, nll), updates | draws(rng, passed.rng))
+    after = updates.pop(passed.rng, passed.rng)
+    return Step(statistics(passed.stages, nll), updates | draws(rng, after))
 
 
 def draws(rng, after):

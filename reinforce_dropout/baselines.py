@@ -5,13 +5,15 @@ expected gradient unchanged. One that does depend on it biases the gradient. Eac
 how much, where g is the true gradient of the expected mean cost.
 
 A baseline has the signature ``baseline(C, stage) -> (b, updates)``. C (N,) are the costs of the N
-examples of a mini-batch, in nats, and `stage` the `gates.Stage` that they weigh. b (N,) is in nats.
-The dictionary ``updates`` changes what the baseline remembers.
+examples of a mini-batch, in nats, and `stage` the `gates.Stage` that they weigh. b is in nats,
+(N,) or (N, k): one entry an example or a decision. The dictionary ``updates`` changes what the
+baseline remembers.
 """
 
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from pytensor.gradient import disconnected_grad
 
 
 def none(C, stage):
@@ -102,6 +104,41 @@ def per_unit(decay):
         return pt.zeros_like(stage.z) + b, {
             weighted: past * weighted + (1 - past) * (C[:, None] * square).mean(axis=0),
             weight: past * weight + (1 - past) * square.mean(axis=0),
+        }
+
+    return baseline
+
+
+def learned(learning_rate):
+    """Return a baseline that predicts the cost from the state: a linear regression.
+
+    Unbiased, because it depends on the state and on earlier masks only. It learns by least mean
+    squares, normalised by the squared length of the states, and starts at 0. Mnih and Gregor (2014)
+    use a network.
+
+    Parameters
+    ----------
+    learning_rate : float
+        Between 0 and 2; a single state would be learned at once with 1.
+
+    Returns
+    -------
+    callable
+        ``baseline(C, stage) -> (b, updates)``, with shared variables ``v_<stage.name>`` (n_in,) and
+        ``v0_<stage.name>``.
+    """
+
+    def baseline(C, stage):
+        n_in = stage.gate.policy.theta[0].get_value(borrow=True).shape[0]
+        v = pytensor.shared(np.zeros(n_in, C.dtype), name=f"v_{stage.name}")
+        v0 = pytensor.shared(np.zeros((), C.dtype), name=f"v0_{stage.name}")
+        s = stage.gate.pool(stage.s)
+        b = s @ v + v0
+        length = 1 + (s**2).sum(axis=1).mean()
+        error = pt.constant(learning_rate, dtype=C.dtype) * (C - b) / length
+        return disconnected_grad(b), {
+            v: v + s.T @ error / s.shape[0].astype(s.dtype),
+            v0: v0 + error.mean(),
         }
 
     return baseline

@@ -30,7 +30,12 @@ def log_prob(z, u):
     tensor (m_b,)
         In nats, summed over the units.
     """
-    return (u * z - pt.softplus(z)).sum(axis=-1)
+    return log_probs(z, u).sum(axis=-1)
+
+
+def log_probs(z, u):
+    """Log-probability of each decision, (m_b, n_units) in nats: the terms of `log_prob`."""
+    return u * z - pt.softplus(z)
 
 
 def entropy(z):
@@ -94,6 +99,34 @@ def sample(z, rng):
         size=z.shape, rng=rng, dtype=z.dtype, return_next_rng=True
     )
     return disconnected_grad((uniform < pt.sigmoid(z)).astype(z.dtype)), next_rng
+
+
+def noise(z, u, rng):
+    """Draw the uniform noise n that made the decisions ``u = 1[n < sigma]``.
+
+    Given u, n is uniform below sigma or above it. Over the draws of u it is uniform on (0, 1). So a
+    pass need not keep its noise.
+
+    Parameters
+    ----------
+    z, u : tensor (m_b, n_units)
+        Logits, and the decisions that were drawn from them.
+    rng : random generator variable
+
+    Returns
+    -------
+    n : tensor (m_b, n_units)
+        A constant for back-propagation.
+    next_rng : random generator variable
+    """
+    next_rng, v = pt.random.uniform(size=z.shape, rng=rng, dtype=z.dtype, return_next_rng=True)
+    sigma = pt.sigmoid(z)
+    return disconnected_grad(u * v * sigma + (1 - u) * (sigma + v * (1 - sigma))), next_rng
+
+
+def antithetic(z, n):
+    """Decide by the opposite noise 1 - n: ``1[n > 1 - sigma]``, (m_b, n_units)."""
+    return disconnected_grad((1 - n < pt.sigmoid(z)).astype(z.dtype))
 
 
 def mean(z):

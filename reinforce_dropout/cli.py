@@ -340,7 +340,10 @@ def show(file):
     for facts in resumed:
         changed = ", ".join(facts.keys() - {"time"})
         click.echo(f"    resumed: {facts['time']}{changed and f', with another {changed}'}")
-    for title, epoch in (("Last", record.n_epochs), ("Best", record.best_epoch)):
+    epochs = {"Last": record.n_epochs}
+    if record.best_attributes:
+        epochs["Best"] = record.best_epoch
+    for title, epoch in epochs.items():
         click.echo(f"{title} epoch: {epoch}")
         for name, curve in record.curves.items():
             click.echo(f"    {name}: {' '.join(f'{v:.6g}' for v in curve[epoch - 1].flat)}")
@@ -355,9 +358,11 @@ def _summary(record):
         "n_epochs": "reached its last epoch",
         "": "is unfinished",
     }[attributes["stopped_by"]]
+    run = f"{attributes['experiment']['name']} (seed {attributes['seed']})"
+    if not best:
+        return f"{run} {ended} after epoch {record.n_epochs}; no epoch counts for its best yet."
     return (
-        f"{attributes['experiment']['name']} (seed {attributes['seed']}) {ended} after epoch "
-        f"{record.n_epochs}; best epoch {record.best_epoch}: "
+        f"{run} {ended} after epoch {record.n_epochs}; best epoch {record.best_epoch}: "
         f"validation error {best['valid_error']:.2%}, test error {best['test_error']:.2%}."
     )
 

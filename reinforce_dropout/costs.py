@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_grad
 
@@ -72,6 +73,57 @@ def kl_to_rate(q):
         return Paid(for_policy=stages[i].gate.family.kl(stages[i].z, q))
 
     return cost
+
+
+def active_units(stages, i):
+    """Pay for each unit that takes part: their number, as L0 or L1 of the mask (section 3.2).
+
+    It depends on the decision, so it reaches the policy through its score.
+    """
+    gate, U = stages[i].gate, stages[i].U
+    return Paid(for_decision=gate.pool(U.sum(axis=1)))
+
+
+def kl_of_mean(q):
+    r"""Return a penalty on the mini-batch mean of each unit's rate, after Lee et al. (2008).
+
+    .. math:: L = \sum_k \mathrm{KL}\Bigl(\frac{1}{N} \sum_n \sigma_{nk}, q\Bigr)
+
+    A unit may be sure of itself, if it is rarely on. L belongs to a whole mini-batch. What an
+    example pays is N times its own part: L minus that of the others alone. So the scores of the
+    policies below have the right expectation. The gradient of the mean is that of L.
+
+    Parameters
+    ----------
+    q : float
+        Target rate of participation, a fraction in (0, 1).
+
+    Returns
+    -------
+    callable
+        ``cost(stages, i) -> Paid`` in nats.
+    """
+
+    def cost(stages, i):
+        sigma = stages[i].gate.family.mean(stages[i].z)
+        n = sigma.shape[0].astype(sigma.dtype)
+        L = _divergence(sigma.mean(axis=0), q)
+        others = (sigma.sum(axis=0) - sigma) / pt.maximum(n - 1, 1)
+        share = n * (L - _divergence(others, q))
+        return Paid(for_policy=L + disconnected_grad(share - L))
+
+    return cost
+
+
+def _divergence(rate, q):
+    """Sum over the units of the divergence of rates from q, in nats."""
+    rate = pt.clip(rate, _LEAST_RATE, 1 - _LEAST_RATE)
+    on, off = (pt.constant(np.log(p), dtype=rate.dtype) for p in (q, 1 - q))
+    return (rate * (pt.log(rate) - on) + (1 - rate) * (pt.log1p(-rate) - off)).sum(axis=-1)
+
+
+_LEAST_RATE = np.float32(1e-6)
+"""Rates are kept so far from 0 and 1, because their logarithms must be finite."""
 
 
 def mdp_cost(nll, paid, lam):

@@ -7,6 +7,7 @@ decisions are drawn from the family. The paper's gate is `sigmoid_bernoulli`.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytensor.tensor as pt
 
 from reinforce_dropout import bernoulli
@@ -98,6 +99,47 @@ class AffinePolicy(NamedTuple):
         """Logits (m_b, n_units) for the activations `s` (m_b, n_in)."""
         return s @ self.Z + self.o
 
+    def kernel(self, s):
+        """Return ``A -> J J^T A``, see `search.natural.kernel`: ``(s s^T + 1) A`` for each unit."""
+        K = s @ s.T + 1
+        return lambda A: K @ A
+
+
+class BoundedPolicy(NamedTuple):
+    """A policy whose participation probabilities never fall below a least rate r.
+
+    ``sigma = r + (1 - r) sigm(z')`` with the other policy's logits z'. Its logit is
+    ``logit(r) + softplus(z' - log r)``, so a gradient always remains.
+
+    Attributes
+    ----------
+    policy : callable
+    least : float
+        r, a fraction between 0 and 1.
+    """
+
+    policy: Any
+    least: float
+
+    @property
+    def theta(self):
+        """What the policy learns."""
+        return self.policy.theta
+
+    def __call__(self, s):
+        """Logits (m_b, n_units) for the activations `s` (m_b, n_in)."""
+        logit = np.log(self.least) - np.log1p(-self.least)
+        return pt.constant(logit, dtype=s.dtype) + pt.softplus(self._above(s))
+
+    def kernel(self, s):
+        """Return ``A -> J J^T A`` from that of the other policy, by the chain rule."""
+        kernel, slope = self.policy.kernel(s), pt.sigmoid(self._above(s))
+        return lambda A: slope * kernel(slope * A)
+
+    def _above(self, s):
+        """Return z' - log r."""
+        return self.policy(s) - pt.constant(np.log(self.least), dtype=s.dtype)
+
 
 class UniformPolicy(NamedTuple):
     """The same logits ``o`` for every state. It does not learn: ordinary dropout.
@@ -147,3 +189,19 @@ def uniform(rng, n_in, n_units, name, initial_rate=0.12):
     The parameters are those of `sigmoid_bernoulli`; nothing is drawn from `rng`.
     """
     return Gate(UniformPolicy(parameter(logit_of_rate(initial_rate, n_units), f"o_{name}")))
+
+
+def bounded(gate, least):
+    """Return a function like `gate` of this module, for policies that keep a least rate.
+
+    Without it, a cost of the units in use can turn all of them off, and then nothing is learned. A
+    `least` of 0 changes nothing.
+    """
+    if least == 0:
+        return gate
+
+    def bounded_gate(rng, n_in, n_units, name, initial_rate=0.12):
+        made = gate(rng, n_in, n_units, name, (initial_rate - least) / (1 - least))
+        return made._replace(policy=BoundedPolicy(made.policy, least))
+
+    return bounded_gate

@@ -1,6 +1,6 @@
 """The masked network: layers, each with or without a gate, and one walk over them."""
 
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
 from typing import Any, NamedTuple
 
 from reinforce_dropout.gates import Stage
@@ -25,6 +25,12 @@ def thresholded(family, z, rng):
 
 RULES = {"sampled": sampled, "expected": expected, "thresholded": thresholded}
 """How a pass decides, by name: ``rule(family, z, rng) -> (u, next_rng)``."""
+
+
+def decided(u, above=sampled):
+    """Return a rule for one pass: the lowest gate decides `u`, those above by the rule `above`."""
+    rules = chain([lambda family, z, rng: (u, rng)], repeat(above))
+    return lambda family, z, rng: next(rules)(family, z, rng)
 
 
 class Network(NamedTuple):
@@ -99,24 +105,28 @@ def multilayer_perceptron(rng, widths, activation, initial=glorot_uniform):
     return Network(layers, [None] * len(layers), dense(rng, *widths[-2:], "out", initial=initial))
 
 
-def forward(network, x, rng=None, rule=sampled):
+def forward(network, x, rng=None, rule=sampled, start=1):
     """Propagate `x` through the layers: ``s_{i+1} = act(s_i W_i + b_i) * u_i``.
 
     Parameters
     ----------
     network : Network
     x : tensor (m_b, n_in)
+        What the first layer gets, or layer `start`.
     rng : random generator variable, optional
         Needed where `rule` draws.
     rule : callable
         An entry of `RULES`, or another function of the same signature.
+    start : int
+        Number of the first layer to compute; the layers below were computed before.
 
     Returns
     -------
     Pass
     """
     s, stages = x, []
-    for i, (layer, gate) in enumerate(zip(network.layers, network.gates, strict=True), start=1):
+    layers = list(zip(network.layers, network.gates, strict=True))
+    for i, (layer, gate) in enumerate(layers[start - 1 :], start):
         h = layer(s)
         if gate is not None:
             z = gate.policy(s)

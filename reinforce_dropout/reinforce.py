@@ -3,27 +3,73 @@
 ``log_pi`` (m_b,) is the vector log pi(U | S), one entry an example, and ``theta = [Z, o]``.
 ``c`` (m_b,) is the vector of costs minus a baseline, a constant for differentiation. J is the
 Jacobian of ``log_pi`` with respect to theta, and N = m_b. All functions return ``(1/N) c^T J``, a
-list with the shapes of theta.
+list with the shapes of theta. Another function of theta may stand for ``log_pi``, such as the
+logits. Then c has its shape, one row an example.
 
 Training uses `policy_gradient`. The others are for teaching, and for testing it. The cost is in
 `reinforce_dropout.returns`, the baseline in `reinforce_dropout.baselines`.
 """
+
+from typing import Any, NamedTuple
 
 import pytensor
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_grad, pullback, pushforward
 
 
-def _vector(c):
-    """Refuse what would broadcast in silence."""
-    if c.ndim != 1:
-        raise ValueError(f"c must be a vector, one cost an example, not of {c.ndim} dimensions.")
-    return c
+class Estimate(NamedTuple):
+    """An estimate of a policy's gradient, before it is carried to theta: ``(1/N) c^T J``.
+
+    Attributes
+    ----------
+    of : tensor (N,) or (N, k)
+        The function of theta whose Jacobian is J.
+    c : tensor
+        Of the same shape; a constant for differentiation.
+    updates : dict from shared variable to tensor
+        What a baseline remembers.
+    rng : random generator variable, or None
+        The state after all draws.
+    """
+
+    of: Any
+    c: Any
+    updates: dict
+    rng: Any
 
 
-def _mean_weights(c):
-    """Return c / N: the cotangent of the empirical mean."""
-    return _vector(c) / c.shape[0].astype(c.dtype)
+def score_function(baseline):
+    """Return the paper's estimator, eq. (2): the score, weighted by cost minus baseline.
+
+    Parameters
+    ----------
+    baseline : callable
+        ``baseline(C, stage) -> (b, updates)``, see `reinforce_dropout.baselines`.
+
+    Returns
+    -------
+    callable
+        ``estimator(stage, C, cost_of, rng) -> Estimate``. ``cost_of`` is not used.
+    """
+
+    def estimator(stage, C, cost_of, rng):
+        b, updates = baseline(C, stage)
+        family = stage.gate.family
+        if b.ndim == 1:
+            return Estimate(family.log_prob(stage.z, stage.u), C - b, updates, rng)
+        return Estimate(family.log_probs(stage.z, stage.u), C[:, None] - b, updates, rng)
+
+    return estimator
+
+
+def _mean_weights(log_pi, c):
+    """Return c / N: the cotangent of the empirical mean. Refuse what would broadcast in silence."""
+    if c.ndim != log_pi.ndim:
+        raise ValueError(
+            f"c must have as many dimensions as what it weighs ({log_pi.ndim}), "
+            f"one row an example, not {c.ndim}."
+        )
+    return c / c.shape[0].astype(c.dtype)
 
 
 def policy_gradient(log_pi, theta, c):
@@ -34,15 +80,15 @@ def policy_gradient(log_pi, theta, c):
 
     Parameters
     ----------
-    log_pi : tensor (m_b,)
+    log_pi : tensor (m_b,), or another function of theta
     theta : list of shared variables
-    c : tensor (m_b,)
+    c : tensor (m_b,), or of the other function's shape
 
     Returns
     -------
     list of tensor
     """
-    return pullback(log_pi, theta, _mean_weights(c))
+    return pullback(log_pi, theta, _mean_weights(log_pi, c))
 
 
 def jacobian_policy_gradient(log_pi, theta, c):
@@ -51,8 +97,8 @@ def jacobian_policy_gradient(log_pi, theta, c):
     J has m_b times as many entries as theta, and takes m_b backward passes. The parameters are
     those of `policy_gradient`.
     """
-    J = pytensor.gradient.jacobian(log_pi, theta)
-    return [pt.tensordot(_mean_weights(c), J_k, axes=1) for J_k in J]
+    J = pytensor.gradient.jacobian(log_pi.ravel(), theta)
+    return [pt.tensordot(_mean_weights(log_pi, c).ravel(), J_k, axes=1) for J_k in J]
 
 
 def pushforward_policy_gradient(log_pi, theta, c):
@@ -64,7 +110,7 @@ def pushforward_policy_gradient(log_pi, theta, c):
     """
     v = [pt.zeros_like(p) for p in theta]
     Jv = pushforward(log_pi, theta, v)
-    return pytensor.grad(pt.dot(_mean_weights(c), Jv), v, consider_constant=[c])
+    return pytensor.grad((_mean_weights(log_pi, c) * Jv).sum(), v, consider_constant=[c])
 
 
 def surrogate_policy_gradient(log_pi, theta, c):
@@ -73,4 +119,4 @@ def surrogate_policy_gradient(log_pi, theta, c):
     Users of libraries without a vector-Jacobian product write this. The parameters are those of
     `policy_gradient`.
     """
-    return pytensor.grad((disconnected_grad(_vector(c)) * log_pi).mean(), theta)
+    return pytensor.grad((disconnected_grad(_mean_weights(log_pi, c)) * log_pi).sum(), theta)

@@ -13,7 +13,7 @@ from reinforce_dropout.algorithm import training_step
 from reinforce_dropout.blocks.sharing import Sharing
 from reinforce_dropout.network import RULES, forward, multilayer_perceptron
 from reinforce_dropout.systems import block_policy, plain, policy
-from reinforce_dropout.systems.policy import BASELINES, ESTIMATORS
+from reinforce_dropout.systems.policy import BASELINES, PRODUCTS
 
 N_IN, N_CLASSES = 4, 3
 BATCH_SIZES = (5, 3, 1)
@@ -65,22 +65,45 @@ def batches(experiment):
         yield x, rng.integers(0, N_CLASSES, N).astype("int32"), masks
 
 
-def numpy_baseline(C, e, average):
-    """Return the baseline of the costs and the next moving average."""
-    N = len(C)
+def numpy_baseline(C, e, memory, s, z, u):
+    """Return the baseline of the costs and what it remembers next; `memory` is empty at first."""
+    N, past = len(C), e.baseline_decay
+    if e.baseline == "moving-average":
+        (average,) = memory or [0.0]
+        return np.full(N, average), [past * average + (1 - past) * C.mean()]
+    if e.baseline == "per-unit":
+        square = (u - reference.sigm(z)) ** 2
+        weighted, weight = memory or [0.0, 0.0]
+        b = weighted / weight if memory else 0.0
+        weighted = past * weighted + (1 - past) * (C @ square) / N
+        return np.zeros(z.shape) + b, [weighted, past * weight + (1 - past) * square.mean(axis=0)]
+    if e.baseline == "learned":
+        v, v0 = memory or [np.zeros(s.shape[1]), 0.0]
+        b = s @ v + v0
+        rate = e.baseline_learning_rate / (1 + (s**2).sum(axis=1).mean())
+        return b, [v + rate * (C - b) @ s / N, v0 + rate * (C - b).mean()]
     b = {
         "none": np.zeros(N),
         "batch-mean": np.full(N, C.mean()),
         "leave-one-out-mean": (C.sum() - C) / (N - 1) if N > 1 else C,
         "batch-minimum": np.full(N, C.min()),
-        "moving-average": np.full(N, average),
     }[e.baseline]
-    return b, e.baseline_decay * average + (1 - e.baseline_decay) * C.mean()
+    return b, []
 
 
-def numpy_step(P, x, y, masks, e, averages):
-    """Return the parameters and moving averages after one step of section 3.3."""
-    after, averages = dict(P), list(averages)
+def states(P, x, masks, B, G):
+    """Return the activations below each policy, pooled over blocks."""
+    s, found = x, []
+    for i, u in enumerate(masks, start=1):
+        found.append(reference.block_mean(s, B))
+        h = np.tanh(s @ P[f"W_{i}"] + P[f"b_{i}"])
+        s = h * reference.expand(u, h.shape, B, G)
+    return found
+
+
+def numpy_step(P, x, y, masks, e, memories):
+    """Return the parameters, and what the baselines remember, after one step of section 3.3."""
+    after, memories = dict(P), list(memories)
     blocks = {"B": e.instances_per_block, "G": e.units_per_block}
     names = [name for name in P if name[0] in "Wb"]
 
@@ -99,17 +122,22 @@ def numpy_step(P, x, y, masks, e, averages):
     for i, u in enumerate(masks):
         counted = kls if e.kl_gradient == "score" else kls[i + 1 :]
         C = nll + e.lam * sum(counted, np.zeros(len(nll)))
-        b, averages[i] = numpy_baseline(C, e, averages[i])
+        s = states(P, x, masks, **blocks)[i]
+        b, memories[i] = numpy_baseline(C, e, memories[i], s, zs[i], u)
+        c = (C[:, None] if b.ndim == 2 else C) - b
 
-        def surrogate(P, i=i, u=u, c=C - b):
+        def surrogate(P, i=i, u=u, c=c):
             z = reference.forward(P, x, masks, **blocks)[0][i]
             direct = e.lam * reference.kl(z, e.q).mean() if e.kl_gradient == "total" else 0
+            if c.ndim == 2:  # each unit's score has a weight of its own
+                log_pi = u * np.log(reference.sigm(z)) + (1 - u) * np.log(1 - reference.sigm(z))
+                return (c * log_pi).sum() / len(c) + direct
             return (c * reference.log_pi(z, u)).mean() + direct
 
         theta = [f"Z_{i + 1}", f"o_{i + 1}"]
         for name, grad in reference.gradient(surrogate, P, theta).items():
             after[name] = P[name] - e.policy_learning_rate * grad
-    return after, averages
+    return after, memories
 
 
 def numpy_statistics(P, x, y, masks, e):
@@ -151,10 +179,19 @@ def test_step_with_blocks_is_that_of_numpy(B, G, baseline, kl_gradient):
     check_steps(experiment(baseline=baseline, kl_gradient=kl_gradient, **settings))
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_step_by_every_estimator_is_that_of_numpy(estimator):
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_step_by_every_product_is_that_of_numpy(product):
     """All name the same vector."""
-    check_steps(experiment(estimator=estimator))
+    check_steps(experiment(product=product))
+    check_steps(experiment(product=product, baseline="per-unit"))
+
+
+MEMORIES = {
+    "moving-average": ["average"],
+    "per-unit": ["weighted_cost", "weight"],
+    "learned": ["v", "v0"],
+}
+"""Names of what the baselines remember."""
 
 
 def test_step_with_norms_of_weights_is_that_of_numpy():
@@ -162,7 +199,7 @@ def test_step_with_norms_of_weights_is_that_of_numpy():
 
 
 def check_steps(e):
-    """Three steps with given masks: every parameter, the moving averages, the statistics."""
+    """Three steps with given masks: every parameter, what is remembered, the statistics."""
     n_units = e.n_units
     network = network_of(e)
     x, y, U = pt.fmatrix("x"), pt.ivector("y"), [pt.fmatrix() for _ in n_units]
@@ -170,20 +207,20 @@ def check_steps(e):
     assert list(step.statistics) == ["train_nll", "active_fraction", "policy_entropy"]
     remembered = [v for v in step.updates if v not in parameters(network)]
     f = compiled([x, y, *U], flat(step.statistics), updates=step.updates)
-    P, averages = reference.values(network), [0.0] * len(n_units)
+    P, memories = reference.values(network), [[]] * len(n_units)
     for images, labels, masks in batches(e):
         statistics = f(images, labels, *masks)
         assert {v.dtype for v in statistics} == {np.dtype("float32")}
         expected = numpy_statistics(P, images, labels, masks, e)
         np.testing.assert_allclose(statistics, expected, rtol=1e-4, atol=1e-5)
-        P, averages = numpy_step(P, images, labels, masks, e, averages)
+        P, memories = numpy_step(P, images, labels, masks, e, memories)
         for name, value in reference.values(network).items():
             np.testing.assert_allclose(value, P[name], rtol=1e-4, atol=2e-5, err_msg=name)
-    if e.baseline == "moving-average":
-        assert [a.name for a in remembered] == [f"average_{i + 1}" for i in range(len(n_units))]
-        np.testing.assert_allclose([a.get_value() for a in remembered], averages, rtol=1e-4)
-    else:
-        assert remembered == []
+    names = MEMORIES.get(e.baseline, [])
+    expected = [f"{name}_{i + 1}" for i in range(len(n_units)) for name in names]
+    assert [v.name for v in remembered] == expected
+    for variable, value in zip(remembered, sum(memories, []), strict=True):
+        np.testing.assert_allclose(variable.get_value(), value, rtol=1e-4, atol=1e-5)
 
 
 def test_without_gates():
@@ -203,7 +240,7 @@ def test_without_gates():
         ones = [np.ones_like(u) for u in masks]
         expected = numpy_statistics(P, images, labels, ones, e)[:1]
         np.testing.assert_allclose(f(images, labels), expected, rtol=1e-5)
-        after, _ = numpy_step(P, images, labels, ones, e, [0.0, 0.0])
+        after, _ = numpy_step(P, images, labels, ones, e, [[], []])
         P |= {p.name: after[p.name] for p in network.params}
         for p in network.params:
             np.testing.assert_allclose(p.get_value(), P[p.name], rtol=1e-4, atol=1e-5)
@@ -231,7 +268,7 @@ def test_one_draw_serves_both_steps():
         statistics, masks = results[: -len(drawn)], results[-len(drawn) :]
         expected = numpy_statistics(P, images, labels, masks, e)
         np.testing.assert_allclose(statistics, expected, rtol=1e-4, atol=1e-5)
-        P, _ = numpy_step(P, images, labels, masks, e, [0.0, 0.0])
+        P, _ = numpy_step(P, images, labels, masks, e, [[], []])
         for name, value in reference.values(network).items():
             np.testing.assert_allclose(value, P[name], rtol=1e-4, atol=2e-5, err_msg=name)
         seen.append(np.concatenate([u.ravel() for u in masks]))

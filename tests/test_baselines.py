@@ -7,7 +7,7 @@ import pytest
 import reference
 from reference import compiled, joint_masks
 
-from reinforce_dropout import baselines, costs, reinforce
+from reinforce_dropout import baselines, costs, gates, reinforce
 from reinforce_dropout.gates import Stage
 from reinforce_dropout.network import forward
 
@@ -59,6 +59,61 @@ def test_leave_one_out_of_a_single_example_is_its_own_cost():
     """It then makes no update, as with the batch mean."""
     C = pt.dvector("C")
     assert compiled([C], baselines.leave_one_out_mean(C, STAGE)[0])([5.0]) == [5.0]
+
+
+def stage_of(n_in=2, k=3, dtype="float64"):
+    """Return a stage with a policy, its states and decisions as inputs."""
+    Z, o = np.zeros((n_in, k), dtype), np.linspace(-1, 1, k).astype(dtype)
+    policy = gates.AffinePolicy(pytensor.shared(Z), pytensor.shared(o))
+    s, u = pt.matrix("s", dtype=dtype), pt.matrix("u", dtype=dtype)
+    return Stage(gates.Gate(policy), "2", s, policy(s), u, u)
+
+
+def test_per_unit_is_the_weighted_mean_of_earlier_batches():
+    """Weighted by the squared score, a unit at a time; 0 before the first mini-batch."""
+    stage, C, rng = stage_of(), pt.dvector("C"), np.random.default_rng(0)
+    b, updates = baselines.per_unit(0.75)(C, stage)
+    assert [v.name for v in updates] == ["weighted_cost_2", "weight_2"]
+    f = compiled([C, stage.s, stage.u], b, updates=updates)
+    sigma, weighted, weight = reference.sigm(np.linspace(-1, 1, 3)), 0, 0
+    for n in (4, 2, 3):
+        costs, u = rng.normal(3, 1, n), rng.integers(0, 2, (n, 3)).astype("float64")
+        found = f(costs, rng.normal(size=(n, 2)), u)
+        expected = np.zeros((n, 3)) if n == 4 else np.tile(weighted / weight, (n, 1))
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
+        square = (u - sigma) ** 2
+        weighted = 0.75 * weighted + 0.25 * (costs @ square) / n
+        weight = 0.75 * weight + 0.25 * square.mean(axis=0)
+
+
+def test_learned_finds_a_cost_that_is_linear_in_the_state():
+    """From other states; the first prediction is 0."""
+    stage, C, rng = stage_of(), pt.dvector("C"), np.random.default_rng(0)
+    b, updates = baselines.learned(1.0)(C, stage)
+    assert [v.name for v in updates] == ["v_2", "v0_2"]
+    f = compiled([C, stage.s], b, updates=updates)
+    for step in range(400):
+        s = rng.normal(size=(5, 2))
+        costs = s @ [2.0, -1.0] + 3
+        found = f(costs, s)
+        if step == 0:
+            np.testing.assert_array_equal(found, np.zeros(5))
+    np.testing.assert_allclose(found, costs, rtol=1e-3)
+
+
+def test_learned_takes_one_normalised_step():
+    """Least mean squares, over one plus the mean squared length of the states."""
+    stage, C, rng = stage_of(), pt.dvector("C"), np.random.default_rng(1)
+    _, updates = baselines.learned(0.5)(C, stage)
+    v, v0 = updates
+    v.set_value(np.array([1.0, 2.0]))
+    v0.set_value(np.array(0.5))
+    costs, s = rng.normal(size=4), rng.normal(size=(4, 2))
+    compiled([C, stage.s], [], updates=updates)(costs, s)
+    error = costs - s @ [1.0, 2.0] - 0.5
+    rate = 0.5 / (1 + (s**2).sum(axis=1).mean())
+    np.testing.assert_allclose(v.get_value(), [1, 2] + rate * error @ s / 4, rtol=1e-10)
+    np.testing.assert_allclose(v0.get_value(), 0.5 + rate * error.mean(), rtol=1e-10)
 
 
 @pytest.mark.parametrize("floatX", ["float32", "float64"])
@@ -123,8 +178,8 @@ class Enumeration:
         (stage,) = passed.stages
         C = costs.nll(passed.logits, y) + level
         log_pi = stage.gate.family.log_prob(stage.z, stage.u)
-        b, _ = baseline(C, stage)
-        step = reinforce.policy_gradient(log_pi, stage.gate.policy.theta, C - b)
+        estimate = reinforce.score_function(baseline)(stage, C, None, None)
+        step = reinforce.policy_gradient(estimate.of, stage.gate.policy.theta, estimate.c)
         f = compiled([x, y, u], [log_pi, *step])
         mean = square = 0.0
         for (masks,) in joint_masks(self.N, self.widths):
@@ -154,10 +209,34 @@ def moving_average(C, stage):
     return b, updates
 
 
+def remembering(made, *values):
+    """Return a baseline whose memory holds `values`."""
+
+    def baseline(C, stage):
+        b, updates = made(C, stage)
+        for variable, value in zip(updates, values, strict=True):
+            assert variable.get_value().shape == value.shape
+            variable.set_value(value)
+        return b, updates
+
+    return baseline
+
+
+def per_unit(C, stage):
+    """Return the baseline of each unit, with other values for each unit."""
+    k = stage.gate.policy.theta[-1].get_value().size
+    averages = np.arange(1.0, k + 1), np.full(k, 2.0)
+    return remembering(baselines.per_unit(0.9), *averages)(C, stage)
+
+
+learned = remembering(baselines.learned(0.5), np.array([0.3, -0.7]), np.array(0.4))
+"""A baseline that depends on the state, of two activations."""
+
+
 @pytest.mark.parametrize(
     "baseline",
-    [baselines.none, constant, baselines.leave_one_out_mean, moving_average],
-    ids=["none", "constant", "leave-one-out-mean", "moving-average"],
+    [baselines.none, constant, baselines.leave_one_out_mean, moving_average, per_unit, learned],
+    ids=["none", "constant", "leave-one-out-mean", "moving-average", "per-unit", "learned"],
 )
 def test_unbiased(enumeration, baseline):
     """The expectation is the gradient of the expected cost."""
@@ -188,3 +267,27 @@ def test_variance_is_lower_with_a_baseline(enumeration):
     _, leave_one_out = enumeration.moments(baselines.leave_one_out_mean, level=2.0)
     _, batch_mean = enumeration.moments(baselines.batch_mean, level=2.0)
     assert batch_mean.sum() < leave_one_out.sum() < without.sum() / 2
+
+
+def test_the_baseline_per_unit_has_the_least_variance():
+    """At the exact averages, of all constants for each unit; its gradient in o is per unit."""
+    enumeration = Enumeration(1, 3)
+    (z,), _ = reference.forward(enumeration.P, enumeration.x, [np.zeros((1, 3))])
+    sigma, weighted, weight = reference.sigm(z[0]), 0, 0
+    for (u,) in joint_masks(1, [3]):
+        _, logits = reference.forward(enumeration.P, enumeration.x, [u])
+        probability = np.exp(reference.log_pi(z, u))
+        weighted = weighted + probability * reference.nll(logits, enumeration.y) * (u - sigma) ** 2
+        weight = weight + probability * (u - sigma) ** 2
+    exact = (weighted / weight)[0]
+
+    def variance(b):
+        averages = b * weight[0], weight[0]
+        _, found = enumeration.moments(remembering(baselines.per_unit(0.9), *averages))
+        return found[-3:]
+
+    for k in range(3):
+        for change in (-0.1, 0.1):
+            other = variance(exact + change * np.eye(3)[k])
+            assert other[k] > variance(exact)[k] + 1e-5
+    assert np.ptp(exact) > 0.005

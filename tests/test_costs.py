@@ -9,6 +9,7 @@ import scipy.special
 from reference import compiled
 
 from reinforce_dropout import bernoulli, costs
+from reinforce_dropout.blocks.sharing import Sharing, shared
 from reinforce_dropout.gates import Gate, Stage
 
 LOGITS = np.random.default_rng(0).normal(size=(5, 4))
@@ -92,6 +93,65 @@ def test_a_policy_pays_its_own_divergence():
         assert paid.for_decision == 0
         kl = compiled([z], paid.for_policy)(value)
         np.testing.assert_allclose(kl, reference.kl(value, 0.2), rtol=1e-10)
+
+
+def stage_of(z, U, gate=None):
+    """Return a stage whose policy and decisions are inputs."""
+    return Stage(gate or Gate(None), "1", None, z, U, U)
+
+
+def test_active_units_are_counted():
+    """Every unit that takes part costs 1; nothing is paid for the policy."""
+    U = pt.dmatrix("U")
+    paid = costs.active_units([stage_of(None, U)], 0)
+    masks = np.array([[1.0, 0, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(compiled([U], paid.for_decision)(masks), [2, 0])
+    assert paid.for_policy == 0
+
+
+def test_active_units_of_a_block_are_those_of_one_example():
+    """With groups of two units and blocks of two instances."""
+    sharing, u = Sharing(2, 2), pt.dmatrix("u")
+    gate = shared(Gate(None), sharing, 3)
+    s = np.zeros((3, 5))
+    paid = costs.active_units([stage_of(None, gate.expand(u, pt.constant(s)), gate)], 0)
+    groups = np.array([[1.0, 0], [1, 1]])
+    np.testing.assert_array_equal(compiled([u], paid.for_decision)(groups), [2, 3])
+
+
+def mean_divergence(sigma, q):
+    """Return the sum over the units of the divergence of their mean rate from q."""
+    rate = sigma.mean(axis=0)
+    return (rate * np.log(rate / q) + (1 - rate) * np.log((1 - rate) / (1 - q))).sum()
+
+
+def test_divergence_of_the_mean_rate():
+    """An example pays N times what it adds; the gradient of the mean is that of the divergence."""
+    z, value = pt.dmatrix("z"), np.random.default_rng(0).normal(size=(4, 3))
+    paid = costs.kl_of_mean(0.2)([stage_of(z, None)], 0)
+    assert paid.for_decision == 0
+    f = compiled([z], [paid.for_policy, pytensor.grad(paid.for_policy.mean(), z)])
+    found, grad = f(value)
+    for n in range(4):
+        others = np.delete(value, n, axis=0)
+        share = 4 * (
+            mean_divergence(reference.sigm(value), 0.2)
+            - mean_divergence(reference.sigm(others), 0.2)
+        )
+        np.testing.assert_allclose(found[n], share, rtol=1e-9)
+    exact = reference.gradient(
+        lambda P: mean_divergence(reference.sigm(P["z"]), 0.2), {"z": value}, ["z"]
+    )
+    np.testing.assert_allclose(grad, exact["z"], rtol=1e-9)
+
+
+def test_divergence_of_the_mean_rate_of_one_example():
+    """It has no others, and all values are finite, also if a unit is sure."""
+    z = pt.dmatrix("z")
+    paid = costs.kl_of_mean(0.2)([stage_of(z, None)], 0).for_policy
+    f = compiled([z], [paid, pytensor.grad(paid.mean(), z)])
+    for value in f(np.array([[0.3, -900.0, 900.0]])):
+        assert np.isfinite(value).all()
 
 
 def test_a_divergence_is_that_of_the_stages_family():

@@ -62,3 +62,31 @@ def test_multiply():
     h, U = pt.fmatrices("h", "U")
     masks = np.tile([1, 0, 1], (5, 1)).astype("float32")
     np.testing.assert_array_equal(compiled([h, U], gates.multiply(h, U))(X, masks), X * masks)
+
+
+def test_a_bounded_policy_keeps_the_least_rate():
+    """``sigma = r + (1 - r) sigm(z')``; all units start at the initial rate."""
+    made = gates.bounded(gates.sigmoid_bernoulli, 0.1)
+    gate = made(np.random.default_rng(0), 3, 2, "p", initial_rate=0.3)
+    assert gate.policy.theta == gate.policy.policy.theta
+    s = pt.fmatrix("s")
+    z, inner = compiled([s], [gate.policy(s), gate.policy.policy(s)])(X)
+    assert z.dtype == "float32"
+    expected = 0.1 + 0.9 * scipy.special.expit(inner)
+    np.testing.assert_allclose(scipy.special.expit(z), expected, rtol=1e-5)
+    at_zero = compiled([s], gate.policy(s))(np.zeros((1, 3), "float32"))
+    np.testing.assert_allclose(scipy.special.expit(at_zero), 0.3, rtol=1e-5)
+
+
+def test_a_bounded_policy_of_extreme_logits():
+    """The rate is the least one or 1, and the gradient is finite."""
+    o = pytensor.shared(np.array([-500.0, 500.0], "float32"))
+    policy = gates.BoundedPolicy(gates.UniformPolicy(o), 0.1)
+    z = policy(pt.constant(X[:1]))
+    value, grad = compiled([], [z, pytensor.grad(z.sum(), o)])()
+    np.testing.assert_allclose(scipy.special.expit(value), [[0.1, 1]], rtol=1e-5)
+    assert np.isfinite(grad).all()
+
+
+def test_without_a_least_rate_nothing_is_wrapped():
+    assert gates.bounded(gates.sigmoid_bernoulli, 0) is gates.sigmoid_bernoulli

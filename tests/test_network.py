@@ -9,7 +9,7 @@ from reference import compiled, gated_network, parameters, thetas
 
 from reinforce_dropout import bernoulli
 from reinforce_dropout.gates import Gate
-from reinforce_dropout.network import RULES, forward, multilayer_perceptron
+from reinforce_dropout.network import RULES, decided, forward, multilayer_perceptron
 
 X = np.random.default_rng(0).normal(size=(5, 4))
 
@@ -183,3 +183,37 @@ def test_a_gate_brings_its_own_family_action_and_expansion():
     np.testing.assert_array_equal(U, np.tile(images[:, :1], 3))
     h = np.tanh(images @ P["W_1"] + P["b_1"]) + images[:, :1]
     np.testing.assert_allclose(logits, h @ P["W_out"] + P["b_out"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("i", [1, 2, 3])
+def test_a_pass_anew_from_a_layer(i):
+    """It decides what is given there, and above by the rule; what lies below is not computed."""
+    network = reference.double_network((4, 3, 2, 3, 2))
+    rng = np.random.default_rng(1)
+    masks = [rng.integers(0, 2, (5, n)).astype("float64") for n in (3, 2, 3)]
+    x, u, U = pt.dmatrix("x"), pt.dmatrix("u"), [pt.dmatrix() for _ in masks]
+    passed = forward(network, x, rule=reference.given(U))
+    tried = forward(
+        network, passed.stages[i - 1].s, None, decided(u, reference.given(U[i:])), start=i
+    )
+    assert [stage.name for stage in tried.stages] == [str(k) for k in range(i, 4)]
+    assert tried.stages[0].u is u
+    other = 1 - masks[i - 1]
+    logits = compiled([x, u, *U], tried.logits, on_unused_input="ignore")(X, other, *masks)
+    changed = [*masks[: i - 1], other, *masks[i:]]
+    _, expected = reference.forward(reference.values(network), X, changed)
+    np.testing.assert_allclose(logits, expected, rtol=1e-10)
+
+
+def test_decisions_above_are_drawn_anew():
+    """By default; the given one draws nothing."""
+    rng, u = pytensor.shared(np.random.default_rng(0)), pt.dmatrix("u")
+    rule = decided(u)
+    z = pt.dmatrix("z")
+    assert rule(bernoulli, z, rng) == (u, rng)
+    above, after = rule(bernoulli, z, rng)
+    assert after is not rng and above is not u
+    value = np.zeros((4, 3))
+    found = compiled([z], above)(value)
+    right, _ = bernoulli.sample(z, rng)
+    np.testing.assert_array_equal(found, compiled([z], right)(value))

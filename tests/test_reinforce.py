@@ -103,5 +103,5 @@ def test_a_cost_of_another_rank_is_refused(form, c):
     """It would broadcast in silence; the sentence says what to give."""
     policy = gates.sigmoid_bernoulli(np.random.default_rng(0), 3, 2, "1").policy
     log_pi = bernoulli.log_prob(policy(pt.fmatrix()), pt.fmatrix())
-    with pytest.raises(ValueError, match="c must be a vector, one cost an example"):
+    with pytest.raises(ValueError, match="c must have as many dimensions"):
         form(log_pi, policy.theta, c)

@@ -223,6 +223,27 @@ def test_literal_misses_the_gradient_of_its_own_divergence(N, widths, cost, pays
             )
 
 
+def test_to_go_is_the_true_gradient_with_a_penalty_on_mean_rates():
+    """Their divergence belongs to all examples of a mini-batch, and depends on all their masks."""
+    enumeration = Enumeration(2, (2, 2))
+
+    def divergence(z):
+        rate = reference.sigm(z).mean(axis=0)
+        return (rate * np.log(rate / Q) + (1 - rate) * np.log((1 - rate) / (1 - Q))).sum()
+
+    def expected_cost(P):
+        total = 0
+        for masks in joint_masks(2, [2, 2]):
+            zs, logits = reference.forward(P, enumeration.x, masks)
+            log_p = sum(reference.log_pi(z, u).sum() for z, u in zip(zs, masks, strict=True))
+            cost = reference.nll(logits, enumeration.y).mean()
+            total = total + np.exp(log_p) * (cost + 0.7 * sum(map(divergence, zs)))
+        return total
+
+    estimate = enumeration.expected_estimate(to_go, cost=costs.kl_of_mean(Q))
+    assert_equal(estimate, enumeration.gradients(expected_cost))
+
+
 def test_literal_of_one_hidden_layer_ignores_lambda():
     """Lambda contributes nothing in expectation, with the batch mean as baseline too."""
     enumeration = Enumeration(2, (3,))

@@ -50,7 +50,14 @@ class BlockPolicy(NamedTuple):
 
     def __call__(self, s):
         """Logits (n_blocks, n_groups) for the activations `s` (m_b, n_in)."""
-        return self.policy(BLOCK_STATES[self.sharing.state](s, self.sharing.instances))
+        return self.policy(self._state(s))
+
+    def kernel(self, s):
+        """Return ``A -> J J^T A``, see `search.natural.kernel`."""
+        return self.policy.kernel(self._state(s))
+
+    def _state(self, s):
+        return BLOCK_STATES[self.sharing.state](s, self.sharing.instances)
 
 
 def shared(gate, sharing, n_units):

@@ -26,7 +26,7 @@ import numpy as np
 
 from reinforce_dropout.errors import RecordError, RecordInUseError, ReinforceDropoutError
 from reinforce_dropout.results import files
-from reinforce_dropout.results.upgrades import upgrade
+from reinforce_dropout.results.upgrades import rename, upgrade
 
 _FORMAT = "reinforce-dropout record, version "
 _VERSION = 2
@@ -76,7 +76,8 @@ class Record:
         The parameters of the best epoch by name (``W_1``, ``b_1``, ``Z_1``, ``o_1``, ...). Empty
         if the record keeps curves only, see `Record.curves_only`.
     best_attributes : dict
-        ``epoch`` (from 1), ``valid_error`` and ``test_error`` (fractions) of `best`.
+        ``epoch`` (from 1), ``valid_error`` and ``test_error`` (fractions) of `best`. Empty before
+        the first epoch that counts, see `Experiment.first_counted_epoch`.
     checkpoint : dict from str to ndarray, or None
         All that training changes, by name; None if the run is finished.
     checkpoint_state : dict or None
@@ -296,6 +297,7 @@ def _decode(image: bytes, path: str | os.PathLike) -> Record:
             record.checkpoint_state = json.loads(root["checkpoint"].attrs["state"])
     if first_version:
         upgrade(record)
+    rename(record.attributes["experiment"])
     if len({curve.shape[:1] for curve in record.curves.values()}) != 1:
         raise RecordError(f"{path} has curves of unequal length: run the experiment again")
     return record

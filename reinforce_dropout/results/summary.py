@@ -19,7 +19,7 @@ _ALWAYS_APART = ("system", "name", "seed")
 def read(folder: Path) -> tuple[dict[str, Record], list[str]]:
     """Return the records in a folder by file name, and a sentence for each unreadable one.
 
-    Runs without an ended epoch are left out. If nothing is found, it raises RecordError.
+    Runs without an epoch that counts are left out. If nothing is found, it raises RecordError.
     """
     found, troubles = {}, []
     for path in sorted(Path(folder).glob("*.hdf5")):
@@ -28,7 +28,7 @@ def read(folder: Path) -> tuple[dict[str, Record], list[str]]:
         except RecordError as error:
             troubles.append(str(error))
             continue
-        if record.n_epochs:
+        if record.best_attributes:
             found[path.name] = record
     if not found and not troubles:
         raise RecordError(f"there are no records in {folder}: name the folder of a sweep.")

@@ -1,7 +1,8 @@
-"""Upgrades of the first version's records to today's form.
+"""Upgrades of older records to today's form.
 
 The first version had one flat dictionary of settings for all systems. It kept the errors by three
-rules in the columns of one curve.
+rules in the columns of one curve. Early records of the second version call the setting `product`
+``estimator``.
 """
 
 _RULES = ("sampled", "expected", "thresholded")
@@ -10,6 +11,7 @@ _POLICIES = (
     "policy_learning_rate", "lam", "q", "initial_rate", "baseline", "baseline_decay",
     "kl_gradient", "evaluation_rule",
 )  # fmt: skip
+_PRODUCTS = ("pullback", "jacobian", "pushforward", "surrogate")
 
 
 def upgrade(record):
@@ -26,6 +28,12 @@ def upgrade(record):
             record.curves[f"{part}_error"] = errors[:, _RULES.index(old["evaluation_rule"])]
     if uniform:  # its policies were matrices of zeros and a constant bias
         record.best = {k: v for k, v in record.best.items() if k[0] not in "Zo"}
+
+
+def rename(experiment):
+    """Change the settings of a record, a dict, to their names of today in place."""
+    if experiment.get("estimator") in _PRODUCTS:
+        experiment["product"] = experiment.pop("estimator")
 
 
 def settings(old):

@@ -180,12 +180,14 @@ def _run(experiment, learner, dataset, record, path, bar, pending, before_epoch)
         while _goes_on(experiment, epochs, patience):
             before_epoch()
             began = time.monotonic()
-            planned = min(experiment.n_epochs, (patience.patience + 1) // epochs.n_batches)
+            allowed = _uncounted(experiment) + (patience.patience + 1) // epochs.n_batches
+            planned = min(experiment.n_epochs, allowed)
             bar.epoch(epochs.n_done + 1, planned, epochs.n_batches)
             row = epochs.run(on_update)
             row |= _errors(experiment, learner, dataset)
             row["epoch_seconds"] = time.monotonic() - began
-            record = _after_epoch(record, epochs, patience, row)
+            counted = epochs.n_done - _uncounted(experiment)
+            record = _after_epoch(record, epochs, patience, row, counted)
             bar.errors(record.curves)
             if time.monotonic() - written_at >= SECONDS_BETWEEN_WRITES:
                 records.write(path, record)
@@ -212,7 +214,13 @@ def _run(experiment, learner, dataset, record, path, bar, pending, before_epoch)
 def _goes_on(experiment, epochs, patience):
     """Whether one more epoch is to be run."""
     n = epochs.n_done + 1
-    return n <= experiment.n_epochs and patience.allows(n * epochs.n_batches)
+    n_updates = (n - _uncounted(experiment)) * epochs.n_batches
+    return n <= experiment.n_epochs and patience.allows(n_updates)
+
+
+def _uncounted(experiment):
+    """Return the number of epochs before early stopping begins to count."""
+    return experiment.first_counted_epoch - 1
 
 
 def _rates(experiment):
@@ -236,15 +244,18 @@ def _errors(experiment, learner, dataset):
     return row
 
 
-def _after_epoch(record, epochs, patience, row):
-    """Return a new record with one more epoch. So an interrupt never sees a half-updated one."""
+def _after_epoch(record, epochs, patience, row, counted):
+    """Return a new record with one more epoch. So an interrupt never sees a half-updated one.
+
+    Of its epochs, `counted` count for early stopping.
+    """
     epoch = epochs.n_done
     curves = {
         name: np.concatenate([record.curves.get(name, np.empty((0, *np.shape(v)))), [v]])
         for name, v in row.items()
     }
     best, best_attributes = record.best, record.best_attributes
-    if patience.improved(row["valid_error"], epoch * epochs.n_batches):
+    if counted > 0 and patience.improved(row["valid_error"], counted * epochs.n_batches):
         best = epochs.learner.parameters()
         best_attributes = {"epoch": epoch} | {k: row[k] for k in ("valid_error", "test_error")}
     arrays, generators = epochs.state()

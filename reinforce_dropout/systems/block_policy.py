@@ -10,15 +10,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from reinforce_dropout import algorithm
 from reinforce_dropout.blocks import forward as block_forward
 from reinforce_dropout.blocks import training as block_training
 from reinforce_dropout.blocks.sharing import BLOCK_STATES, Sharing, n_groups, shared
 from reinforce_dropout.errors import ExperimentError
 from reinforce_dropout.network import RULES
-from reinforce_dropout.systems import descent, plain, policy
+from reinforce_dropout.systems import plain, policy
 from reinforce_dropout.systems.settings import at_least, one_of, setting, settings
-from reinforce_dropout.systems.system import System
 
 _OVER_THE_BATCH = ("batch-mean", "leave-one-out-mean", "batch-minimum")
 
@@ -51,6 +49,7 @@ class Settings(policy.Settings):
 
     def check(self):
         """Refuse blocks that do not fit the mini-batch or the baseline."""
+        super().check()
         size = self.instances_per_block
         if size > self.batch_size:
             raise ExperimentError(
@@ -105,14 +104,7 @@ def _system(single, sharing, settings):
     """Return the system whose masks are factors, from gates for single states."""
     gates = zip(single.gates, settings.n_units, strict=True)
     network = single._replace(gates=[shared(gate, sharing, n) for gate, n in gates])
-    pace = descent.pace(settings)
-    return System(
-        parameters=policy.parameters(single),
-        step=partial(algorithm.training_step, network, learn=policy.learn_both(settings, pace)),
-        predict=policy.passes(network),
-        together=settings.instances_per_block,
-        schedule=pace.schedule,
-    )
+    return policy.dense(network, settings)._replace(together=settings.instances_per_block)
 
 
 def build_training(settings, image_shape, n_classes):
@@ -139,6 +131,16 @@ def build_training(settings, image_shape, n_classes):
         raise ExperimentError(
             "block-sparse training takes plain steps at one rate: set optimizer=sgd and "
             "schedule_epochs=0, or leave the execution dense."
+        )
+    if settings.estimator != "reinforce" or settings.baseline == "learned":
+        raise ExperimentError(
+            "block-sparse training knows only the units in use: set estimator=reinforce and a "
+            "baseline that is not learned, or leave the execution dense."
+        )
+    if settings.policy_from_epoch > 1 or settings.policy_every > 1 or settings.freeze_network:
+        raise ExperimentError(
+            "block-sparse training knows no maturation: leave policy_from_epoch, policy_every and "
+            "freeze_network out, or the execution dense."
         )
     shrinkage = 1 - 2 * settings.learning_rate * settings.l2
     if shrinkage <= 0:

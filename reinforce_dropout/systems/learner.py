@@ -55,7 +55,7 @@ def make_learner(system, experiment, mode):
     return (system.learner or compile_learner)(system, experiment, mode)
 
 
-def compile_learner(system, experiment, mode):
+def compile_learner(system, experiment, mode, stream=0):
     """Compile the step and the passes of a system.
 
     Parameters
@@ -64,13 +64,16 @@ def compile_learner(system, experiment, mode):
     experiment : Experiment
         Gives the seeds.
     mode : pytensor.compile.mode.Mode
+    stream : int
+        The masks of learners with other numbers are independent of each other.
 
     Returns
     -------
     Learner
     """
     seeds = experiment.seeds()
-    rng = pytensor.shared(np.random.default_rng(seeds.masks), name="mask_rng")
+    masks = [seeds.masks, *seeds.masks.spawn(stream)][stream]
+    rng = pytensor.shared(np.random.default_rng(masks), name="mask_rng")
     x, y = pt.fmatrix("x"), pt.ivector("y")
     step = system.step(x, y, rng)
     function = backends.function(

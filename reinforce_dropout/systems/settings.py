@@ -33,6 +33,11 @@ def at_least(least):
     return Check(lambda v: v >= least, lambda: f"{least} or more")
 
 
+def positive():
+    """Allow numbers above 0."""
+    return Check(lambda v: v > 0, lambda: "greater than 0")
+
+
 def less_than(limit, written):
     """Allow numbers from 0 on, below `limit`, which the message shows as it is `written`."""
     return Check(lambda v: 0 <= v < limit, lambda: f"0 or more and less than {written}")
@@ -170,6 +175,11 @@ class Experiment:
 
     def check(self):
         """Raise ExperimentError if fields do not fit each other."""
+
+    @property
+    def first_counted_epoch(self):
+        """The epoch from which validation errors count, for early stopping and the best model."""
+        return 1
 
     def seeds(self):
         """Return the seeds of the independent streams of random draws."""

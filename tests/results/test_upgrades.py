@@ -182,6 +182,24 @@ def test_the_rule_that_decided_is_kept(rule):
     assert record.dimensions == ((7,), 3) and record.attributes["execution"] == "dense"
 
 
+@pytest.mark.parametrize("name", policy.PRODUCTS)
+def test_what_was_called_estimator_is_the_product(name, tmp_path):
+    """In early records of the second version; a record of today keeps its estimator."""
+    record = records.read(RESULTS / "policy-500.hdf5")
+    fields = record.attributes["experiment"]
+    for written, expected in [
+        (fields | {"estimator": name}, policy.Settings(name="policy-500", product=name)),
+        (
+            policy.Settings(estimator="disarm", product=name).as_dict(),
+            policy.Settings(estimator="disarm", product=name),
+        ),
+    ]:
+        changed = record.attributes | {"experiment": written}
+        records.write(tmp_path / "run.hdf5", dataclasses.replace(record, attributes=changed))
+        again = records.read(tmp_path / "run.hdf5").attributes["experiment"]
+        assert systems.from_dict(again) == expected
+
+
 def first_version(path, record):
     """Write a record as the first version did."""
     experiment = systems.from_dict(record.attributes["experiment"])

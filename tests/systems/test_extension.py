@@ -134,7 +134,7 @@ def test_a_baseline_with_a_memory(small_experiment, dataset, monkeypatch):
     assert "least_1" not in learner.parameters()
 
 
-# ---- an estimator: the gradient, each entry cut off ----
+# ---- a product: the gradient, each entry cut off ----
 
 
 LIMIT = np.float32(1e-3)
@@ -145,18 +145,18 @@ def clipped(log_pi, theta, c):
     return [pt.clip(g, -LIMIT, LIMIT) for g in reinforce.policy_gradient(log_pi, theta, c)]
 
 
-def test_an_estimator(small_experiment, dataset, monkeypatch):
-    monkeypatch.setitem(policy.ESTIMATORS, "clipped", clipped)
+def test_a_product(small_experiment, dataset, monkeypatch):
+    monkeypatch.setitem(policy.PRODUCTS, "clipped", clipped)
     x, y = dataset.train.images[:20], dataset.train.labels[:20]
     moved = {}
-    for estimator in ("pullback", "clipped"):
+    for product in ("pullback", "clipped"):
         experiment = small_experiment.replace(
-            estimator=estimator, kl_gradient="score", policy_learning_rate=1
+            product=product, kl_gradient="score", policy_learning_rate=1
         )
         learner, _ = learner_of(experiment, dataset)
         before = learner.parameters()
         learner.step(x, y)
-        moved[estimator] = {k: before[k] - v for k, v in learner.parameters().items()}
+        moved[product] = {k: before[k] - v for k, v in learner.parameters().items()}
     cut = 0
     for name, gradient in moved["pullback"].items():
         if name[0] in "Zo":
@@ -164,6 +164,27 @@ def test_an_estimator(small_experiment, dataset, monkeypatch):
             gradient = np.clip(gradient, -LIMIT, LIMIT)
         np.testing.assert_allclose(moved["clipped"][name], gradient, atol=1e-6)
     assert cut > 0
+
+
+# ---- an estimator: each decision's cost against that of the decisions turned round ----
+
+
+def turned(stage, C, cost_of, rng):
+    """Compare with the cost of the opposite mask. It is biased."""
+    opposite, rng = cost_of(1 - stage.u, rng)
+    return reinforce.Estimate(stage.z, (C - opposite)[:, None] * (stage.u - 0.5), {}, rng)
+
+
+def test_an_estimator(small_experiment, dataset, monkeypatch):
+    monkeypatch.setitem(policy.ESTIMATORS, "turned", lambda settings: turned)
+    experiment = small_experiment.replace(
+        estimator="turned", policy_learning_rate=0.01, initial_rate=0.5
+    )
+    learner, epochs = learner_of(experiment, dataset)
+    before = learner.parameters()
+    first, *_, last = (epochs.run()["train_nll"] for _ in range(4))
+    assert last < first
+    assert all((v != before[name]).any() for name, v in learner.parameters().items())
 
 
 # ---- a penalty: what each unit that takes part costs, as in a computer ----

@@ -47,7 +47,7 @@ NOT_NEGATIVE = [
 FRACTIONS = ["q", "initial_rate", "validation_fraction", "target", "tau"]
 COUNTS = [
     "batch_size", "n_epochs", "patience", "instances_per_block", "units_per_block",
-    "units_per_group", "gater_units",
+    "units_per_group", "gater_units", "cg_steps", "policy_from_epoch", "policy_every",
 ]  # fmt: skip
 WIDTHS = f"one width or more, each from 1 to {MOST_UNITS} (such as 800,800)"
 OUT_OF_RANGE = [
@@ -83,13 +83,22 @@ OUT_OF_RANGE = [
     ("l2_of", "cubes", "one of squares, norms"),
     ("loss_reduction", "max", "one of sum, mean"),
     ("gate", "gaussian", "one of sigmoid-bernoulli, uniform"),
-    ("penalty", "l1", "one of kl"),
-    ("estimator", "Lop", "one of pullback, jacobian, pushforward, surrogate"),
+    ("penalty", "l1", "one of kl, mean-kl, active-units, compute-time"),
+    ("min_rate", 1, "0 or more and less than 1"),
+    ("min_rate", -0.1, "0 or more and less than 1"),
+    ("estimator", "pullback", "one of reinforce, leave-one-out, self-critical, arm, disarm"),
+    ("n_masks", 1, "2 or more"),
+    ("damping", 0, "greater than 0"),
+    ("matures_with", "dropout", "one of all-units, random-masks"),
+    ("product", "Lop", "one of pullback, jacobian, pushforward, surrogate"),
     (
         "baseline",
         "median",
-        "one of none, batch-mean, leave-one-out-mean, batch-minimum, moving-average",
+        "one of none, batch-mean, leave-one-out-mean, batch-minimum, moving-average, per-unit, "
+        "learned",
     ),
+    ("baseline_learning_rate", 2, "0 or more and less than 2"),
+    ("baseline_learning_rate", -0.1, "0 or more and less than 2"),
     ("kl_gradient", "", "one of total, score"),
     ("evaluation_rule", "mode", "one of "),
     ("block_state", "median", "one of mean, max"),

@@ -38,7 +38,9 @@ def test_presets_hold_the_papers_numbers(name, n_units, system, lam):
         assert 0.10 <= experiment.initial_rate <= 0.15
         assert (experiment.gate, experiment.penalty) == ("sigmoid-bernoulli", "kl")
         assert experiment.kl_gradient == ("score" if lam else "total")
-        assert (experiment.baseline, experiment.estimator) == ("batch-mean", "pullback")
+        assert (experiment.baseline, experiment.estimator) == ("batch-mean", "reinforce")
+        assert (experiment.product, experiment.min_rate) == ("pullback", 0)
+        assert not experiment.natural_gradient
         assert experiment.evaluation_rule == "sampled"
 
 

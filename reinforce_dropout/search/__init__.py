@@ -1,0 +1,1 @@
+"""The paper's future work: a more efficient policy search."""
