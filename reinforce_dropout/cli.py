@@ -39,10 +39,10 @@ def main():
 record_file = click.argument("file", type=click.Path(path_type=Path))
 data_option = click.option(
     "--data",
-    metavar="mnist|FOLDER",
-    help="The packaged MNIST, or a folder with your own IDX files: train-images-idx3-ubyte, "
-    "train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each gzipped "
-    "(.gz) or not.",
+    metavar="mnist|mnist-inverted|FOLDER",
+    help="The packaged MNIST, the same with half of the images inverted, or a folder with your own "
+    "IDX files: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
+    "t10k-labels-idx1-ubyte, each gzipped (.gz) or not.",
 )
 backend_option = click.option(
     "--backend",

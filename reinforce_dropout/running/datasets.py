@@ -1,4 +1,4 @@
-"""MNIST, packaged, and data sets of the user's own as a folder of IDX files.
+"""Data sets by name, made from the packaged MNIST, and the user's own as a folder of IDX files.
 
 IDX is the format of the original MNIST files. It begins with two zero bytes, the type (8 is
 unsigned byte) and the number of dimensions. Each dimension follows as a big-endian 32-bit integer,
@@ -28,6 +28,7 @@ IDX_PARTS = {
     "test_labels": ("t10k-labels", 1),
 }
 UNSIGNED_BYTE = 0x08
+_INVERSION_SEED = 20_141_001  # fixed, so everybody has the same images
 PIECE_BYTES = 1 << 16
 
 
@@ -88,7 +89,8 @@ def load(source="mnist", validation_fraction=1 / 6):
     Parameters
     ----------
     source : str or Path
-        ``"mnist"`` for the packaged MNIST, or a folder of four IDX files (see `find_idx_files`).
+        A name in `NAMED`, such as ``"mnist"``, or a folder of four IDX files (see
+        `find_idx_files`).
     validation_fraction : float
         Fraction in (0, 1) of the n training examples that become the validation set. These are the
         last ``round(validation_fraction * n)`` in file order. The default gives MNIST's usual
@@ -104,8 +106,8 @@ def load(source="mnist", validation_fraction=1 / 6):
     DataError
         The data is missing, damaged or inconsistent, or cannot be split like that.
     """
-    if source == "mnist":
-        arrays = read_packaged(PACKAGED_MNIST)
+    if source in NAMED:
+        arrays = NAMED[source]()
     else:
         arrays = {
             part: read_idx(path, IDX_PARTS[part][1])
@@ -140,6 +142,29 @@ def read_packaged(path):
         ) from error
 
 
+def read_mnist():
+    """Return the arrays of the packaged MNIST, uint8, by part."""
+    return read_packaged(PACKAGED_MNIST)
+
+
+def read_inverted_mnist():
+    """Return MNIST with a random half of its training and of its test images inverted.
+
+    A pixel p of such an image becomes 255 - p. The same images are always chosen. Denoyer and
+    Gallinari (2014) made such data: two modes that one small network serves badly.
+    """
+    arrays, rng = read_mnist(), np.random.default_rng(_INVERSION_SEED)
+    for part in ("train_images", "test_images"):
+        images = arrays[part]
+        half = rng.permutation(len(images))[: len(images) // 2]
+        images[half] = 255 - images[half]
+    return arrays
+
+
+NAMED = {"mnist": read_mnist, "mnist-inverted": read_inverted_mnist}
+"""Data sets by name: functions that return the arrays, uint8, by part."""
+
+
 def accepted_names(part):
     """Return the file names of a part, best first: hyphen or dot before ``idx``, gzipped or not."""
     stem, n_dims = IDX_PARTS[part]
@@ -158,7 +183,7 @@ def find_idx_files(folder):
     except OSError as error:
         raise DataError(
             f"{folder} cannot be read as a folder of IDX files ({error.strerror}): "
-            "give 'mnist' or a readable folder that holds the four files"
+            f"give {', '.join(NAMED)} or a readable folder that holds the four files"
         ) from error
     paths = {}
     for part in IDX_PARTS:

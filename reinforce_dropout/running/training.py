@@ -38,7 +38,7 @@ def train(
     path : path
         Record file to write.
     data : str or path
-        "mnist", or a folder of IDX files, see `datasets.load`.
+        A name such as "mnist", or a folder of IDX files, see `datasets.load`.
     backend : str
         See `backends.resolve`.
     execution : {"dense", "block-sparse"}

@@ -107,6 +107,40 @@ def test_train_and_valid_share_one_allocation(mnist):
     assert mnist.train.images.base is mnist.valid.images.base is not None
 
 
+# ---- MNIST with inverted images ----
+
+
+def test_half_of_the_images_are_inverted(mnist):
+    """Each image is MNIST's or its negative, exactly half of both sets, and no label changes."""
+    inverted = datasets.load("mnist-inverted")
+    assert (inverted.name, inverted.n_in, inverted.n_classes) == ("mnist-inverted", 784, 10)
+    assert inverted.sha256 != mnist.sha256
+    n_inverted = {}
+    for part in ("train", "valid", "test"):
+        ours, before = getattr(inverted, part), getattr(mnist, part)
+        np.testing.assert_array_equal(ours.labels, before.labels)
+        same = (ours.images == before.images).all(axis=1)
+        negative = (np.abs(ours.images + before.images - 1) < 1e-6).all(axis=1)
+        assert (same ^ negative).all()
+        n_inverted[part] = negative.sum()
+    assert n_inverted["train"] + n_inverted["valid"] == 30_000 and n_inverted["test"] == 5_000
+    assert 4_500 < n_inverted["valid"] < 5_500
+
+
+def test_inverted_images_are_chosen_at_random_and_always_the_same():
+    """No class and no place in the file is favoured; the digest is that of everybody's copy."""
+    mnist, inverted = datasets.read_mnist(), datasets.read_inverted_mnist()
+    chosen = (mnist["train_images"] != inverted["train_images"]).any(axis=(1, 2))
+    shares = [chosen[mnist["train_labels"] == c].mean() for c in range(10)]
+    shares += [part.mean() for part in np.split(chosen, 10)]
+    assert all(0.47 < share < 0.53 for share in shares)
+    digest = datasets.digest(inverted)
+    assert digest == datasets.load("mnist-inverted").sha256 == INVERTED_SHA256
+
+
+INVERTED_SHA256 = "84299ac4bbd19918b7e12492d3e71925f70c4abbaf3461f3dc8f18c1ef247a48"
+
+
 # ---- IDX folders ----
 
 
@@ -209,11 +243,20 @@ def test_arbitrary_bytes_raise_nothing_but_a_data_error(head, tail):
 
 
 def test_missing_folder(tmp_path):
-    rejects(lambda: datasets.load(tmp_path / "minst"), "minst", "No such file", "give 'mnist'")
+    rejects(
+        lambda: datasets.load(tmp_path / "minst"),
+        "minst",
+        "No such file",
+        "give mnist, mnist-inverted",
+    )
 
 
 def test_a_file_is_no_folder(folder):
-    rejects(lambda: datasets.load(folder / TRAIN_IMAGES), "Not a directory", "give 'mnist'")
+    rejects(
+        lambda: datasets.load(folder / TRAIN_IMAGES),
+        "Not a directory",
+        "give mnist, mnist-inverted",
+    )
 
 
 @pytest.mark.parametrize(
