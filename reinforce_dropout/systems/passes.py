@@ -50,23 +50,27 @@ def compile_passes(system, rules, what, seed, mode):
         weights. Several Python threads may call it; one waits for the other.
     """
     x = pt.fmatrix("x")
-    rng = pytensor.shared(np.random.default_rng(seed), name="evaluation_rng")
-    passes = {rule: system.predict[rule](x, rng) for rule in rules}
-    after = [passed.rng for passed in passes.values() if passed.rng is not rng]
+    # With a generator for each rule, what one rule draws does not depend on the others.
+    rngs = {
+        rule: pytensor.shared(np.random.default_rng(seed), name=f"rng_{rule}") for rule in rules
+    }
+    passes = {rule: system.predict[rule](x, rng) for rule, rng in rngs.items()}
+    after = {rngs[rule]: passed.rng for rule, passed in passes.items()}
     function = backends.function(
         [x],
         [one(passed) for passed in passes.values() for one in what],
-        updates=[(rng, state) for state in after[:1]],
+        updates=[(rng, state) for rng, state in after.items() if state is not rng],
         mode=mode,
     )
-    start = backends.generator_state(function, rng)
+    start = {rng: backends.generator_state(function, rng) for rng in after}
     size = system.together * max(1, BATCH_SIZE // system.together)
 
     one_call = threading.Lock()  # the function holds its inputs and the generator's state
 
     def over_batches(images):
         with one_call:
-            backends.set_generator_state(function, rng, start)
+            for rng, state in start.items():
+                backends.set_generator_state(function, rng, state)
             batches = [function(images[i : i + size]) for i in range(0, len(images), size)]
         parts = [np.concatenate(part) for part in zip(*batches, strict=True)]
         return {rule: parts[i * len(what) :][: len(what)] for i, rule in enumerate(passes)}
