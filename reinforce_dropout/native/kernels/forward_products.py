@@ -16,8 +16,8 @@ import numpy as np
 from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.native.kernels.non_zeros import (
     DENSE,
-    FEW_COLUMNS,
     count_non_zeros,
+    list_may_pay,
     non_zeros_by_block,
 )
 from reinforce_dropout.native.kernels.shapes import check_product
@@ -185,7 +185,7 @@ def products(s, W, Z):
     columns, factors = np.empty(0, np.int64), np.empty(0, s.dtype)
     firsts = np.empty((0, 0), np.int64)
     n_entries = s.size
-    if n_W + n_Z >= FEW_COLUMNS:
+    if list_may_pay(n_rows, n_W + n_Z):
         n_non_zero = count_non_zeros(s)
         if n_non_zero <= DENSE * s.size:
             n_entries = n_non_zero

@@ -16,14 +16,25 @@ __all__ = [
     "FEW_COLUMNS",
     "count_by_column",
     "count_non_zeros",
+    "list_may_pay",
     "non_zeros_by_block",
     "non_zeros_by_column",
 ]
 
 #: For products with fewer columns, a list costs more than it saves.
 FEW_COLUMNS = 32
+#: The same for many rows, such as all patches of a mini-batch of images.
+_FEW_COLUMNS_OF_MANY_ROWS = 256
+_MANY_ROWS = 2000
 #: Above this density it is faster to compute everything.
 DENSE = 0.6
+
+
+@numba.njit
+def list_may_pay(n_rows, n_columns):
+    """Whether a product with few enough non-zero entries is faster by their list."""
+    few = FEW_COLUMNS if n_rows < _MANY_ROWS else _FEW_COLUMNS_OF_MANY_ROWS
+    return n_columns >= few
 
 
 @numba.njit

@@ -9,8 +9,8 @@ import numpy as np
 
 from reinforce_dropout.native.kernels.non_zeros import (
     DENSE,
-    FEW_COLUMNS,
     count_by_column,
+    list_may_pay,
     non_zeros_by_column,
 )
 from reinforce_dropout.native.kernels.shapes import check_update
@@ -112,7 +112,7 @@ def rank_updates(s, W, g_W, beta_W, Z, g_Z, beta_Z):
     firsts = count_by_column(s)
     n_entries, n_columns = firsts[-1], W.shape[1] + Z.shape[1]
     rows, factors = np.empty(0, np.int64), np.empty(0, s.dtype)
-    listed = n_entries <= DENSE * s.size and n_columns >= FEW_COLUMNS
+    listed = n_entries <= DENSE * s.size and list_may_pay(s.shape[0], n_columns)
     if listed:
         rows, factors = non_zeros_by_column(s, firsts)
     else:
