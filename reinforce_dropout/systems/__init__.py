@@ -12,6 +12,7 @@ from reinforce_dropout.systems import (
     block_policy,
     condnet,
     dropout,
+    dsnn,
     plain,
     policy,
     standout,
@@ -27,7 +28,16 @@ __all__ = [
 
 SYSTEMS = {
     module.Settings.system: module
-    for module in (plain, policy, block_policy, standout, dropout, stochastic_neurons, condnet)
+    for module in (
+        plain,
+        policy,
+        block_policy,
+        standout,
+        dropout,
+        stochastic_neurons,
+        condnet,
+        dsnn,
+    )
 }
 """All systems by name."""
 

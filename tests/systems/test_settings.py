@@ -42,12 +42,13 @@ def check_sentence(error, *parts):
 NOT_NEGATIVE = [
     "learning_rate", "policy_learning_rate", "penalty_learning_rate", "gater_learning_rate", "l2",
     "lam", "lam_s", "lam_v", "max_squared_norm", "initial_std", "sparsity", "noise_std",
-    "threshold_rate",
+    "threshold_rate", "mean_learning_rate", "weight_if_right",
 ]  # fmt: skip
 FRACTIONS = ["q", "initial_rate", "validation_fraction", "target", "tau"]
 COUNTS = [
     "batch_size", "n_epochs", "patience", "instances_per_block", "units_per_block",
     "units_per_group", "gater_units", "cg_steps", "policy_from_epoch", "policy_every",
+    "n_mappings", "n_paths", "kernel_size", "n_passes",
 ]  # fmt: skip
 WIDTHS = f"one width or more, each from 1 to {MOST_UNITS} (such as 800,800)"
 OUT_OF_RANGE = [
@@ -94,8 +95,7 @@ OUT_OF_RANGE = [
     (
         "baseline",
         "median",
-        "one of none, batch-mean, leave-one-out-mean, batch-minimum, moving-average, per-unit, "
-        "learned",
+        "one of none, batch-mean, leave-one-out-mean",
     ),
     ("baseline_learning_rate", 2, "0 or more and less than 2"),
     ("baseline_learning_rate", -0.1, "0 or more and less than 2"),
@@ -103,6 +103,10 @@ OUT_OF_RANGE = [
     ("evaluation_rule", "mode", "one of "),
     ("block_state", "median", "one of mean, max"),
     ("beta_on", "units", "one of logit, weights"),
+    ("routing", "random", "one of gibbs, uniform"),
+    ("score", "none", "one of all, policies"),
+    ("population", -1, "0 or more"),
+    ("search_std", 0, "greater than 0 and at most 10"),
 ]
 WRONG_TYPES = {
     float: ((math.nan, math.inf, -math.inf, True, None, "0.1", [0.1], 1j, 10**400), "a finite"),
@@ -140,10 +144,10 @@ def test_values_of_another_type_are_refused(cls):
 
 @pytest.mark.parametrize("module", SYSTEMS.values(), ids=SYSTEMS)
 def test_every_restricted_field_is_tested(module):
-    """Of all fields, only names, booleans and the shift and factor of standout may be anything."""
+    """Only names, booleans, the shift and factor of standout, and dasNet's file may be anything."""
     restricted = {
         field.name for field in dataclasses.fields(module.Settings) if field.type is not bool
-    } - {"name", "alpha", "beta"}
+    } - {"name", "alpha", "beta", "cnn"}
     assert restricted <= {name for name, _, _ in OUT_OF_RANGE}
 
 

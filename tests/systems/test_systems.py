@@ -8,6 +8,7 @@ from test_settings import check_sentence
 
 from reinforce_dropout import systems
 from reinforce_dropout.errors import ExperimentError
+from reinforce_dropout.running.evaluation import decisive_rule
 from reinforce_dropout.systems import PRESETS, SYSTEMS, block_policy, plain, policy, standout
 from reinforce_dropout.systems.system import by_name
 
@@ -64,8 +65,8 @@ def test_presets_are_of_their_system_and_can_be_built(name):
     assert type(experiment) is SYSTEMS[experiment.system].Settings
     small = experiment.replace(n_units=[16] * len(experiment.n_units))
     for build in (systems.build_for_training, systems.build_for_prediction):
-        system = build(small, *SIZES)
-        assert getattr(experiment, "evaluation_rule", "all units") in system.predict
+        system = build(small, (28, 28), 10)
+        assert decisive_rule(experiment, system.predict) in system.predict
         assert system.parameters == {p.name: p for p in system.parameters.values()}
 
 
