@@ -346,7 +346,9 @@ def show(file):
     for title, epoch in epochs.items():
         click.echo(f"{title} epoch: {epoch}")
         for name, curve in record.curves.items():
-            click.echo(f"    {name}: {' '.join(f'{v:.6g}' for v in curve[epoch - 1].flat)}")
+            known = [v for v in curve[epoch - 1].flat if v == v]
+            if known:  # what was not evaluated after this epoch is NaN
+                click.echo(f"    {name}: {' '.join(f'{v:.6g}' for v in known)}")
     click.echo(_summary(record))
 
 

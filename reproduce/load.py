@@ -49,7 +49,7 @@ def epoch_of(name, adaptive):
         with threads.limited(n_threads):
             began = time.perf_counter()
             epochs.run()
-            learner.predict(data.valid.images)
+            learner.predict(data.valid.images, [experiment.evaluation_rule])
             return time.perf_counter() - began
 
     epoch(1)  # loads the compiled code

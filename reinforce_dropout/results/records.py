@@ -69,7 +69,8 @@ class Record:
     curves : dict from str to ndarray
         One row an epoch. ``train_nll`` (epochs,) is in nats an example. ``valid_error`` and
         ``test_error`` (epochs,) are fractions, by the rule that decides. With several rules there
-        is one for each, such as ``valid_error_sampled``. ``epoch_seconds`` (epochs,). A system may
+        is one for each, such as ``valid_error_sampled``. An error that was not evaluated after an
+        epoch is NaN, see the setting ``evaluate_all``. ``epoch_seconds`` (epochs,). A system may
         have more: ``active_fraction`` (epochs, L), ``policy_entropy`` (epochs, L) in nats a
         decision.
     best : dict from str to ndarray

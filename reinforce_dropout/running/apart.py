@@ -24,6 +24,7 @@ import numpy as np
 
 from reinforce_dropout.errors import RecordInUseError, ReinforceDropoutError
 from reinforce_dropout.running import threads, training
+from reinforce_dropout.running.progress import last_known
 from reinforce_dropout.systems import preset
 
 COMMAND = (sys.executable, "-m", "reinforce_dropout.running.apart")
@@ -134,7 +135,7 @@ class _Reporter:
         self._state["updates"] += 1
 
     def errors(self, curves):
-        self._state["curves"] = {name: [curve[-1].tolist()] for name, curve in curves.items()}
+        self._state["curves"] = {k: [last_known(curve).tolist()] for k, curve in curves.items()}
 
     def close(self):
         pass

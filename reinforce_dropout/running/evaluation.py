@@ -32,6 +32,14 @@ def error_rate(logits, labels):
     return float((np.argmax(logits, axis=1) != labels).mean())
 
 
+def error_rates(learner, examples, rules):
+    """Return the error rate of a `learner.Learner` by each of some rules; there may be none."""
+    if not rules:
+        return {}
+    results = learner.predict(examples.images, rules)
+    return {rule: error_rate(logits, examples.labels) for rule, logits in results.items()}
+
+
 def decisive_rule(experiment, rules):
     """Return the rule that decides early stopping, the best model, and the tables.
 

@@ -2,10 +2,17 @@
 
 import sys
 
+import numpy as np
 from tqdm import tqdm
 
 NON_TERMINAL_INTERVAL = 30.0
 """Seconds between lines if the output is a log, where a bar cannot be redrawn."""
+
+
+def last_known(curve):
+    """Return the last entry of a curve (epochs, ...) that is not NaN, or NaN if there is none."""
+    known = ~np.isnan(curve).reshape(len(curve), -1).any(axis=1)
+    return curve[np.flatnonzero(known)[-1] if known.any() else -1]
 
 
 class ProgressBar:
@@ -56,11 +63,13 @@ class ProgressBar:
         self.bar.update(n)
 
     def errors(self, curves):
-        """Show the last entries of a record's curves; errors are by the rule that decides."""
-        texts = [f"nll {curves['train_nll'][-1]:.4f}"]
-        texts += [f"{name} {curves[f'{name}_error'][-1]:.2%}" for name in ("valid", "test")]
+        """Show the last known entries of a record's curves; errors are by the rule that decides."""
+        last = {name: last_known(curve) for name, curve in curves.items()}
+        texts = [f"nll {last['train_nll']:.4f}"]
+        errors = {name: last[f"{name}_error"] for name in ("valid", "test")}
+        texts += [f"{name} {error:.2%}" for name, error in errors.items() if not np.isnan(error)]
         if "active_fraction" in curves:
-            texts.append("active " + " ".join(f"{a:.0%}" for a in curves["active_fraction"][-1]))
+            texts.append("active " + " ".join(f"{a:.0%}" for a in last["active_fraction"]))
         self.bar.set_postfix_str(" ".join(texts), refresh=False)
 
     def close(self):

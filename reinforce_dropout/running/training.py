@@ -15,7 +15,7 @@ from reinforce_dropout.results.records import Record
 from reinforce_dropout.running import datasets, interrupts, threads
 from reinforce_dropout.running.early_stopping import Patience
 from reinforce_dropout.running.epochs import Epochs
-from reinforce_dropout.running.evaluation import decisive_rule, error_rate
+from reinforce_dropout.running.evaluation import decisive_rule, error_rates
 from reinforce_dropout.running.progress import ProgressBar
 from reinforce_dropout.systems.learner import make_learner
 
@@ -184,10 +184,9 @@ def _run(experiment, learner, dataset, record, path, bar, pending, before_epoch)
             planned = min(experiment.n_epochs, allowed)
             bar.epoch(epochs.n_done + 1, planned, epochs.n_batches)
             row = epochs.run(on_update)
-            row |= _errors(experiment, learner, dataset)
-            row["epoch_seconds"] = time.monotonic() - began
-            counted = epochs.n_done - _uncounted(experiment)
-            record = _after_epoch(record, epochs, patience, row, counted)
+            errors, improved = _errors(experiment, dataset, epochs, patience)
+            row |= errors | {"epoch_seconds": time.monotonic() - began}
+            record = _after_epoch(record, epochs, patience, row, improved)
             bar.errors(record.curves)
             if time.monotonic() - written_at >= SECONDS_BETWEEN_WRITES:
                 records.write(path, record)
@@ -229,33 +228,46 @@ def _rates(experiment):
     return " or ".join(name for name in names if name.endswith("learning_rate"))
 
 
-def _errors(experiment, learner, dataset):
-    """Return the error rates after an epoch, by the name of their curves."""
-    row = {}
-    for part in ("valid", "test"):
-        examples = getattr(dataset, part)
-        by_rule = {
-            rule: error_rate(logits, examples.labels)
-            for rule, logits in learner.predict(examples.images).items()
-        }
-        row[f"{part}_error"] = by_rule[decisive_rule(experiment, by_rule)]
-        if len(by_rule) > 1:
-            row |= {f"{part}_error_{rule}": error for rule, error in by_rule.items()}
-    return row
+def _errors(experiment, dataset, epochs, patience):
+    """Return the errors after an epoch by the name of their curves, and whether it is the best.
 
-
-def _after_epoch(record, epochs, patience, row, counted):
-    """Return a new record with one more epoch. So an interrupt never sees a half-updated one.
-
-    Of its epochs, `counted` count for early stopping.
+    Early stopping needs one rule and the validation set. All rules and the test set take several
+    times as long. So they are evaluated only for a new best model and at the end.
     """
-    epoch = epochs.n_done
-    curves = {
-        name: np.concatenate([record.curves.get(name, np.empty((0, *np.shape(v)))), [v]])
-        for name, v in row.items()
-    }
+    learner = epochs.learner
+    decisive = decisive_rule(experiment, learner.rules)
+    others = [rule for rule in learner.rules if rule != decisive]
+    rates = {"valid": error_rates(learner, dataset.valid, [decisive]), "test": {}}
+    n_updates = (epochs.n_done - _uncounted(experiment)) * epochs.n_batches
+    improved = n_updates > 0 and patience.improved(rates["valid"][decisive], n_updates)
+    if experiment.evaluate_all or improved or not _goes_on(experiment, epochs, patience):
+        rates["valid"] |= error_rates(learner, dataset.valid, others)
+        rates["test"] = error_rates(learner, dataset.test, [decisive])
+        rates["test"] |= error_rates(learner, dataset.test, others)
+    row = {f"{part}_error": found.get(decisive, np.nan) for part, found in rates.items()}
+    if others:
+        for part, found in rates.items():
+            row |= {f"{part}_error_{rule}": error for rule, error in found.items()}
+    return row, improved
+
+
+def _longer(curves, row):
+    """Return the curves with one more epoch; NaN where an epoch has no such entry."""
+    n_epochs = max(map(len, curves.values()), default=0)
+    longer = {}
+    for name in curves | row:
+        shape = np.shape(row[name]) if name in row else curves[name].shape[1:]
+        nothing = np.full(shape, np.nan)
+        before = curves.get(name, np.broadcast_to(nothing, (n_epochs, *shape)))
+        longer[name] = np.concatenate([before, [row.get(name, nothing)]])
+    return longer
+
+
+def _after_epoch(record, epochs, patience, row, improved):
+    """Return a new record with one more epoch. So an interrupt never sees a half-updated one."""
+    epoch, curves = epochs.n_done, _longer(record.curves, row)
     best, best_attributes = record.best, record.best_attributes
-    if counted > 0 and patience.improved(row["valid_error"], counted * epochs.n_batches):
+    if improved:
         best = epochs.learner.parameters()
         best_attributes = {"epoch": epoch} | {k: row[k] for k in ("valid_error", "test_error")}
     arrays, generators = epochs.state()

@@ -5,6 +5,7 @@ step can make its own, see `System.learner`.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -28,8 +29,11 @@ class Learner(NamedTuple):
         and labels (m_b,) int32. Returns a vector.
     curves : callable
         ``curves(statistics) -> dict``: names the entries of that vector for the record.
+    rules : tuple of str
+        Where masks may come from in evaluation; the first is the default.
     predict : callable
-        ``predict(images) -> {rule: logits}``, (n, n_classes) for each rule.
+        ``predict(images, rules=None) -> {rule: logits}``, (n, n_classes) for some rules, by default
+        all of them. What a rule gives does not depend on the others.
     parameters : callable
         ``parameters() -> {name: array}``: a copy of the model.
     state : callable
@@ -43,6 +47,7 @@ class Learner(NamedTuple):
 
     step: Callable
     curves: Callable
+    rules: tuple
     predict: Callable
     parameters: Callable
     state: Callable
@@ -115,15 +120,19 @@ def compile_learner(system, experiment, mode, stream=0):
         settle()
         return copies(system.parameters)
 
-    passes = compile_passes(system, system.predict, (logits,), seeds.evaluation, mode)
+    @cache
+    def passes(rules):
+        return compile_passes(system, rules, (logits,), seeds.evaluation, mode)
 
-    def predict(images):
+    def predict(images, rules=None):
         settle()
-        return {rule: values for rule, (values,) in passes(images).items()}
+        results = passes(tuple(rules or system.predict))(images)
+        return {rule: values for rule, (values,) in results.items()}
 
     return Learner(
         take_step,
         lambda statistics: _named(step.statistics, statistics),
+        tuple(system.predict),
         predict,
         parameters,
         state,

@@ -105,7 +105,7 @@ def by_turns(learners, choose):
     Parameters
     ----------
     learners : list of Learner
-        Their statistics have the same names.
+        Their statistics have the same names, and so have their rules.
     choose : callable
         ``choose(epoch, batch) -> index``: which of them takes the step of a mini-batch, from 1 in
         each epoch. Batch 0 stands for the passes after the epoch.
@@ -147,7 +147,8 @@ def by_turns(learners, choose):
     return Learner(
         step,
         learners[0].curves,
-        lambda images: learners[choose(epoch, 0)].predict(images),
+        learners[0].rules,
+        lambda images, rules=None: learners[choose(epoch, 0)].predict(images, rules),
         learners[0].parameters,
         state,
         restore,

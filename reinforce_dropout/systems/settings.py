@@ -158,6 +158,12 @@ class Experiment:
         "Part of the training examples, from the end, that is kept for validation. Open; 1/6 gives "
         "the tutorials' split of MNIST: 50 000, 10 000 and 10 000.",
     )
+    evaluate_all: bool = setting(
+        False,
+        anything(),
+        "Whether the test set and all evaluation rules are evaluated after every epoch. Otherwise "
+        "they are where the validation error is the lowest so far, and after the last epoch.",
+    )
     seed: int = setting(
         1,
         less_than(2**64, "2**64"),

@@ -19,6 +19,7 @@ def learner_of(step, arrays=None):
     return Learner(
         step=step,
         curves=lambda statistics: {"first": statistics[0], "others": statistics[1:]},
+        rules=(),
         predict=None,
         parameters=None,
         state=lambda: (arrays or {}, {"masks": 1}),

@@ -165,6 +165,43 @@ def test_record_of_a_run_with_policies(uninterrupted):
     assert uninterrupted.checkpoint is None
 
 
+def test_what_is_evaluated_changes_no_number_of_the_run(small_data, stateful, tmp_path):
+    """Only what is evaluated where differs: NaN if it is neither the best yet nor the last."""
+    experiment = stateful.replace(
+        n_epochs=14, learning_rate=0.05, patience=80, patience_increase=1.2
+    )
+    options = QUIET | {"data": small_data}
+    some = training.train(experiment, tmp_path / "some.hdf5", **options)
+    experiment = experiment.replace(evaluate_all=True)
+    every = training.train(experiment, tmp_path / "all.hdf5", **options)
+    assert some.attributes["stopped_by"] == every.attributes["stopped_by"] == "patience"
+    assert some.best_attributes == every.best_attributes
+    for name, value in every.best.items():
+        np.testing.assert_array_equal(some.best[name], value, err_msg=name)
+    valid = every.curves["valid_error"]
+    evaluated = valid < np.minimum.accumulate([np.inf, *valid[:-1]])
+    assert not evaluated[-1] and 1 < evaluated.sum() < len(valid) - 1
+    evaluated[-1] = True
+    assert some.curves.keys() == every.curves.keys()
+    for name, curve in every.curves.items():
+        assert not np.isnan(curve).any()
+        if name.startswith(("test", "valid_error_")) and name != "valid_error_sampled":
+            curve = np.where(evaluated, curve, np.nan)
+        if name != "epoch_seconds":
+            np.testing.assert_array_equal(some.curves[name], curve, err_msg=name)
+
+
+def test_a_curve_may_begin_late_and_have_gaps():
+    curves = {}
+    for row in ({"a": 1.0}, {"a": 2.0, "b": [3.0, 4.0]}, {"b": [5.0, 6.0], "c": 7.0}):
+        curves = training._longer(curves, row)
+    n = np.nan
+    right = {"a": [1, 2, n], "b": [[n, n], [3, 4], [5, 6]], "c": [n, n, 7]}
+    assert curves.keys() == right.keys()
+    for name, curve in right.items():
+        np.testing.assert_array_equal(curves[name], curve)
+
+
 def test_it_learns_and_a_network_without_policies_has_plain_curves(small_data, tmp_path):
     experiment = plain.Settings(name="plain", n_units=(12,), n_epochs=8)
     record = training.train(experiment, tmp_path / "run.hdf5", data=small_data, **QUIET)

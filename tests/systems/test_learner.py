@@ -11,7 +11,7 @@ from reinforce_dropout.errors import RecordError
 from reinforce_dropout.network import Pass
 from reinforce_dropout.running import datasets
 from reinforce_dropout.running.epochs import Epochs
-from reinforce_dropout.systems import block_policy, plain
+from reinforce_dropout.systems import block_policy, passes, plain
 from reinforce_dropout.systems.learner import compile_learner, put
 from reinforce_dropout.systems.system import System
 
@@ -159,6 +159,23 @@ def test_predicts_by_what_it_has_learned(execution, dataset):
     fresh = learner_of(experiment, dataset)
     fresh.restore(*learner.state())
     np.testing.assert_array_equal(fresh.predict(images)["expected"], after)
+
+
+def test_what_a_rule_gives_does_not_depend_on_the_others(dataset, monkeypatch):
+    """Over several batches, whose draws follow each other."""
+    monkeypatch.setattr(passes, "BATCH_SIZE", 40)
+    experiment = block_policy.Settings(n_units=(12, 9), instances_per_block=20, baseline="none")
+    learner = learner_of(experiment, dataset)
+    images = dataset.test.images
+    every = learner.predict(images)
+    assert tuple(every) == learner.rules == ("sampled", "expected", "thresholded")
+    for rules in (["sampled"], ["thresholded", "expected"], ["sampled"]):
+        some = learner.predict(images, rules)
+        assert list(some) == rules
+        for rule, logits in some.items():
+            np.testing.assert_array_equal(logits, every[rule])
+    for rule in ("expected", "thresholded"):
+        assert not np.array_equal(every["sampled"], every[rule])
 
 
 def variables():
