@@ -139,6 +139,15 @@ def test_show_prints_settings_provenance_and_epochs(trained):
     assert f"test error {record.best_attributes['test_error']:.2%}" in output
 
 
+def test_show_leaves_out_what_was_not_evaluated(trained, tmp_path):
+    record = records.read(trained)
+    record.curves["test_error_expected"][:] = np.nan
+    records.write(tmp_path / "run.hdf5", record)
+    output = run("show", tmp_path / "run.hdf5").stdout
+    assert output.count("    test_error_sampled: ") == 2
+    assert "test_error_expected" not in output and "nan" not in output.split("Last epoch")[1]
+
+
 def test_evaluate_prints_the_recorded_errors_by_all_rules(trained, small_data):
     result = run("evaluate", trained, "--data", small_data)
     assert result.exit_code == 0, result.output
