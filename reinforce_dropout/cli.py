@@ -46,7 +46,7 @@ data_option = click.option(
 )
 backend_option = click.option(
     "--backend",
-    metavar="auto|numba|c|jax",
+    metavar="auto|numba|c|jax|python",
     help="What the symbolic graphs are compiled to.  [default: auto, or that of the run in FILE]",
 )
 

@@ -1,16 +1,17 @@
 """Backends: what the symbolic graphs are compiled to.
 
-========= ==================================== =================================================
-backend   compiled by                          needs
-========= ==================================== =================================================
-``numba`` LLVM, with the Ops of `native`       nothing more
-``jax``   XLA, for the CPU or an Nvidia GPU    the extra ``jax``, or ``cuda`` for the GPU
-``c``     a C++ compiler, one module an Op     g++ or clang++ and Python's headers
-``auto``  the first of these that works here
-========= ==================================== =================================================
+========== ==================================== =================================================
+backend    compiled by                          needs
+========== ==================================== =================================================
+``numba``  LLVM, with the Ops of `native`       nothing more
+``jax``    XLA, for the CPU or an Nvidia GPU    the extra ``jax``, or ``cuda`` for the GPU
+``c``      a C++ compiler, one module an Op     g++ or clang++ and Python's headers
+``python`` nothing: for tiny problems           nothing more
+``auto``   the first of numba, jax and c that works here
+========== ==================================== =================================================
 
-All draw the masks from the experiment's seed. ``numba`` and ``c`` draw the same masks, by NumPy's
-generator. ``jax`` draws others, by its own generator on the device.
+All draw the masks from the experiment's seed. ``jax`` draws by its own generator on the device.
+The others draw the same masks, by NumPy's generator.
 
 Under ``jax`` all that a step changes is on the device from the first step on. Each step copies the
 mini-batch to the device, and the statistics back. `Learner.state` copies everything back, after
@@ -25,7 +26,7 @@ import warnings
 import pytensor
 from pytensor.link.c.exceptions import CompileError
 
-from reinforce_dropout.backends import c, jax, numba
+from reinforce_dropout.backends import c, jax, numba, python
 from reinforce_dropout.backends.generators import generator_state, set_generator_state
 from reinforce_dropout.errors import BackendError
 
@@ -34,14 +35,14 @@ __all__ = [
     "set_generator_state",
 ]  # fmt: skip
 
-_MODULES = {"numba": numba, "jax": jax, "c": c}
+_MODULES = {"numba": numba, "jax": jax, "c": c, "python": python}
 AUTO = ("numba", "jax", "c")
 """Fastest first."""
-BACKENDS = ("auto", "numba", "c", "jax")
+BACKENDS = ("auto", "numba", "c", "jax", "python")
 
 
 def resolve(backend):
-    """Return a backend that can work here, a member of `AUTO`.
+    """Return a backend that can work here, never "auto".
 
     Parameters
     ----------

@@ -205,7 +205,7 @@ def test_jax_counts_the_rows_of_any_mini_batch():
             np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["numba", "c"])
+@pytest.mark.parametrize("name", ["numba", "c", "python"])
 def test_block_sparse_is_what_was_asked_for(name, monkeypatch, caplog):
     """Only JAX has no code for it."""
     monkeypatch.setattr(backends._MODULES[name], "check", lambda: None)
@@ -233,6 +233,13 @@ def test_auto_takes_the_fastest_that_works(monkeypatch):
     monkeypatch.setitem(sys.modules, "jax", None)
     monkeypatch.setattr(backends.c, "check", lambda: None)
     assert backends.resolve("auto") == "c"
+
+
+def test_python_needs_neither_numba_nor_a_compiler(stateful, dataset, expected, monkeypatch):
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytensor.config.change_flags(cxx=""):
+        found = after_three_steps(stateful, dataset, backends.mode("python"))
+    assert_equal_updates(found, expected, "python")
 
 
 def assert_one_sentence(error, *words):
