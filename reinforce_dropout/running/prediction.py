@@ -58,7 +58,7 @@ def load_prediction(
     image_shape, n_classes = record.dimensions
     n_in = int(np.prod(image_shape))
     seeds = (experiment if seed is None else experiment.replace(seed=seed)).seeds()
-    rule = _chosen(rule, experiment, system)
+    rule = chosen_rule(rule, experiment, system)
     mode = backends.mode(backend, adaptive=True)
     passes = compile_passes(system, [rule], (logits,), seeds.evaluation, mode)
 
@@ -73,7 +73,7 @@ def load_prediction(
     return predict
 
 
-def _chosen(rule, experiment, system):
+def chosen_rule(rule, experiment, system):
     """Return a key of ``system.predict``: the rule, or the experiment's own if it is None."""
     if rule is not None and rule not in system.predict:
         raise ExperimentError(

@@ -177,7 +177,7 @@ def _run(experiment, learner, dataset, record, path, bar, pending, before_epoch)
         pending.check()
 
     try:
-        while _goes_on(experiment, epochs, patience):
+        while goes_on(experiment, epochs, patience):
             before_epoch()
             began = time.monotonic()
             allowed = _uncounted(experiment) + (patience.patience + 1) // epochs.n_batches
@@ -210,7 +210,7 @@ def _run(experiment, learner, dataset, record, path, bar, pending, before_epoch)
     return record
 
 
-def _goes_on(experiment, epochs, patience):
+def goes_on(experiment, epochs, patience):
     """Whether one more epoch is to be run."""
     n = epochs.n_done + 1
     n_updates = (n - _uncounted(experiment)) * epochs.n_batches
@@ -240,7 +240,7 @@ def _errors(experiment, dataset, epochs, patience):
     rates = {"valid": error_rates(learner, dataset.valid, [decisive]), "test": {}}
     n_updates = (epochs.n_done - _uncounted(experiment)) * epochs.n_batches
     improved = n_updates > 0 and patience.improved(rates["valid"][decisive], n_updates)
-    if experiment.evaluate_all or improved or not _goes_on(experiment, epochs, patience):
+    if experiment.evaluate_all or improved or not goes_on(experiment, epochs, patience):
         rates["valid"] |= error_rates(learner, dataset.valid, others)
         rates["test"] = error_rates(learner, dataset.test, [decisive])
         rates["test"] |= error_rates(learner, dataset.test, others)
