@@ -39,10 +39,10 @@ def main():
 record_file = click.argument("file", type=click.Path(path_type=Path))
 data_option = click.option(
     "--data",
-    metavar="mnist|mnist-inverted|FOLDER",
-    help="The packaged MNIST, the same with half of the images inverted, or a folder with your own "
-    "IDX files: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
-    "t10k-labels-idx1-ubyte, each gzipped (.gz) or not.",
+    metavar="mnist|mnist-inverted|FILE|FOLDER",
+    help="The packaged MNIST, the same with half of the images inverted, or your own data: an .npz "
+    "file, a .csv file with a column `label`, a folder with a folder of PNG files for each class, "
+    "or a folder with four IDX files as MNIST's, gzipped (.gz) or not.",
 )
 backend_option = click.option(
     "--backend",
@@ -302,7 +302,7 @@ def evaluate(file, data, backend, instances_per_block, execution):
     record = records.read(file)
     experiment = systems.from_dict(record.attributes["experiment"])
     evaluate_examples = load_evaluation(record, backend, instances_per_block, execution)
-    dataset = datasets.load(data or record.attributes["data"], experiment.validation_fraction)
+    dataset = datasets.load_for(experiment, data or record.attributes["data"])
     parts = {name: getattr(dataset, name) for name in ("valid", "test")}
     results = {name: evaluate_examples(examples) for name, examples in parts.items()}
     if dataset.sha256 != record.attributes["data_sha256"]:

@@ -15,7 +15,7 @@ import click
 import h5py
 
 from reinforce_dropout.errors import DataError
-from reinforce_dropout.running.datasets import IDX_PARTS, find_idx_files, parse_idx, unpack
+from reinforce_dropout.running.formats.idx import IDX_PARTS, find_idx_files, parse_idx, unpack
 
 # The published sums of the unpacked files.
 ORIGINAL_MD5 = {

@@ -104,6 +104,11 @@ class Record:
         return tuple(dimensions["image_shape"]), dimensions["n_classes"]
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The word for each class, in the order of the predictions; empty if they are numbers."""
+        return tuple(self.attributes["dimensions"].get("class_names", ()))
+
+    @property
     def best_epoch(self) -> int:
         """The epoch, from 1, of the lowest validation error."""
         return int(self.best_attributes["epoch"])

@@ -1,15 +1,10 @@
-"""Data sets by name, made from the packaged MNIST, and the user's own as a folder of IDX files.
+"""Data sets: named ones, made from the packaged MNIST, and the user's own in any of the `formats`.
 
-IDX is the format of the original MNIST files. It begins with two zero bytes, the type (8 is
-unsigned byte) and the number of dimensions. Each dimension follows as a big-endian 32-bit integer,
-then the elements in C order.
+Here the examples are checked and divided into training, validation and test sets.
 """
 
-import gzip
 import hashlib
 import math
-import os
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,19 +12,13 @@ import h5py
 import numpy as np
 
 from reinforce_dropout.errors import DataError
+from reinforce_dropout.running import formats
+from reinforce_dropout.running.formats.arrays import PARTS, Parts
 
 PACKAGED_MNIST = Path(__file__).parents[1] / "data" / "mnist.hdf5"
 
-# Part of a data set -> the beginning of its IDX file's name, and its number of dimensions.
-IDX_PARTS = {
-    "train_images": ("train-images", 3),
-    "train_labels": ("train-labels", 1),
-    "test_images": ("t10k-images", 3),
-    "test_labels": ("t10k-labels", 1),
-}
-UNSIGNED_BYTE = 0x08
 _INVERSION_SEED = 20_141_001  # fixed, so everybody has the same images
-PIECE_BYTES = 1 << 16
+_SPLIT_SEED = 0  # fixed: runs with other seeds have the same validation examples
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +28,7 @@ class Examples:
     Attributes
     ----------
     images : ndarray (n, n_in) float32
-        Pixels in [0, 1], C-contiguous, one image a row.
+        One image a row, C-contiguous. Pixels that were whole numbers are in [0, 1].
     labels : ndarray (n,) int32
         Classes, counted from 0.
     """
@@ -59,14 +48,16 @@ class Dataset:
     Attributes
     ----------
     name : str
-        The source as given to `load`.
+        The source as given to `load`; "arrays" for arrays.
     sha256 : str
         Digest of the pixels and labels before the split (see `digest`).
     train, valid, test : Examples
     image_shape : tuple of int
-        Rows and columns of an image.
+        Rows and columns of an image, or the number of its values.
     n_classes : int
         One more than the largest training label.
+    class_names : tuple of str
+        The word for each label, if the source has words; else empty.
     """
 
     name: str
@@ -76,6 +67,7 @@ class Dataset:
     test: Examples
     image_shape: tuple[int, ...]
     n_classes: int
+    class_names: tuple[str, ...] = ()
 
     @property
     def n_in(self):
@@ -83,49 +75,66 @@ class Dataset:
         return math.prod(self.image_shape)
 
 
-def load(source="mnist", validation_fraction=1 / 6):
-    """Load a data set and set the last of its training examples aside for validation.
+def load(source="mnist", validation_fraction=1 / 6, test_fraction=1 / 7, split_at_random=False):
+    """Load a data set, and set the last of its training examples aside for validation.
 
     Parameters
     ----------
-    source : str or Path
-        A name in `NAMED`, such as ``"mnist"``, or a folder of four IDX files (see
-        `find_idx_files`).
+    source : str, Path or tuple of arrays
+        A name in `NAMED`, such as ``"mnist"``; a file or folder, or arrays, see `formats`.
     validation_fraction : float
         Fraction in (0, 1) of the n training examples that become the validation set. These are the
         last ``round(validation_fraction * n)`` in file order. The default gives MNIST's usual
         split: 50 000 training, 10 000 validation and 10 000 test examples.
+    test_fraction : float
+        Fraction in (0, 1) of all examples that become the test set, before that, if the source has
+        none. These are the last ones too.
+    split_at_random : bool
+        Whether the examples that are split are put in a random order first, always the same one.
 
     Returns
     -------
     Dataset
-        With pixels divided by 255.
+        With pixels that are whole numbers divided by 255.
 
     Raises
     ------
     DataError
         The data is missing, damaged or inconsistent, or cannot be split like that.
     """
-    if source in NAMED:
-        arrays = NAMED[source]()
-    else:
-        arrays = {
-            part: read_idx(path, IDX_PARTS[part][1])
-            for part, path in find_idx_files(source).items()
-        }
+    named = isinstance(source, str) and source in NAMED
+    parts = Parts(NAMED[source]()) if named else formats.read(source)
+    arrays = parts.arrays
     check_agreement(arrays)
     training = _examples(arrays["train_images"], arrays["train_labels"])
-    test = _examples(arrays["test_images"], arrays["test_labels"])
-    train, valid = split(training, validation_fraction)
-    check_labels_known(train, valid, test)
+    if split_at_random:
+        order = np.random.default_rng(_SPLIT_SEED).permutation(len(training))
+        training = Examples(training.images[order], training.labels[order])
+    if "test_images" in arrays:
+        test = _examples(arrays["test_images"], arrays["test_labels"])
+    else:
+        training, test = split(training, test_fraction, "test")
+    train, valid = split(training, validation_fraction, "validation")
+    check_labels_known(train, valid, test, parts.class_names)
     return Dataset(
-        name=str(source),
+        name="arrays" if isinstance(source, tuple) else str(source),
         sha256=digest(arrays),
         train=train,
         valid=valid,
         test=test,
         image_shape=arrays["train_images"].shape[1:],
         n_classes=1 + int(training.labels.max()),
+        class_names=parts.class_names,
+    )
+
+
+def load_for(experiment, source):
+    """Load a data set with the split of an experiment's settings."""
+    return load(
+        source,
+        experiment.validation_fraction,
+        experiment.test_fraction,
+        experiment.split_at_random,
     )
 
 
@@ -134,7 +143,7 @@ def read_packaged(path):
     try:
         # Nobody writes this file, and some network file systems cannot lock.
         with h5py.File(path, "r", locking=False) as file:
-            return {part: file[part][()] for part in IDX_PARTS}
+            return {part: file[part][()] for part in PARTS}
     except (OSError, KeyError) as error:
         raise DataError(
             f"the packaged MNIST {path} is missing, damaged or unreadable ({error}): "
@@ -165,170 +174,68 @@ NAMED = {"mnist": read_mnist, "mnist-inverted": read_inverted_mnist}
 """Data sets by name: functions that return the arrays, uint8, by part."""
 
 
-def accepted_names(part):
-    """Return the file names of a part, best first: hyphen or dot before ``idx``, gzipped or not."""
-    stem, n_dims = IDX_PARTS[part]
-    return [
-        f"{stem}{separator}idx{n_dims}-ubyte{suffix}"
-        for separator in "-."
-        for suffix in ("", ".gz")
-    ]
-
-
-def find_idx_files(folder):
-    """Return ``{part: path}`` of a folder with each part under one of its `accepted_names`."""
-    folder = Path(folder)
-    try:
-        present = set(os.listdir(folder))
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be read as a folder of IDX files ({error.strerror}): "
-            f"give {', '.join(NAMED)} or a readable folder that holds the four files"
-        ) from error
-    paths = {}
-    for part in IDX_PARTS:
-        names = accepted_names(part)
-        found = [name for name in names if name in present]
-        if not found:
-            raise DataError(
-                f"{folder} lacks the {part.replace('_', ' ')}: "
-                f"put the IDX file there as {', '.join(names[:-1])} or {names[-1]}"
-            )
-        paths[part] = folder / found[0]
-    return paths
-
-
-def read_idx(path, n_dims):
-    """Return the array of an IDX file: uint8, `n_dims` dimensions; ``.gz`` is unpacked."""
-    return parse_idx(unpack(path, n_dims), n_dims, path)
-
-
-def unpack(path, n_dims):
-    """Return a file's bytes, unpacked if its name ends in ``.gz``.
-
-    A small file can unpack to a huge one. So this reads one byte more than the header announces,
-    at most, and in pieces: a false header must not reserve memory.
-    """
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rb") as file:
-            pieces = [file.read(4 + 4 * n_dims)]
-            if pieces[0].startswith(bytes([0, 0, UNSIGNED_BYTE, n_dims])):
-                left = math.prod(_shape(pieces[0])) + 1
-                while left > 0 and (piece := file.read(min(left, PIECE_BYTES))):
-                    pieces.append(piece)
-                    left -= len(piece)
-            return b"".join(pieces)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path} is not an intact gzip file ({error}): "
-            "fetch it again or, if it is not packed, take .gz off its name"
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}): make it a file that you may read"
-        ) from error
-
-
-def parse_idx(contents, n_dims, path):
-    """Return a read-only view of an IDX file's bytes as an array, uint8 of `n_dims` dimensions."""
-    if len(contents) < 4 or contents[:2] != b"\0\0":
-        raise DataError(
-            f"{path} is not an IDX file (it must begin with two zero bytes, a type and a number "
-            "of dimensions): supply the data in the format of the MNIST files"
-        )
-    if contents[2] != UNSIGNED_BYTE:
-        raise DataError(
-            f"{path} holds elements of IDX type 0x{contents[2]:02x}: "
-            f"write it with unsigned bytes (type 0x{UNSIGNED_BYTE:02x})"
-        )
-    if contents[3] != n_dims:
-        raise DataError(
-            f"{path} has {contents[3]} dimensions instead of {n_dims}: "
-            "write images as (n, rows, columns) and labels as (n,)"
-        )
-    start = 4 + 4 * n_dims
-    shape = _shape(contents[:start])
-    excess = len(contents) - (start + math.prod(shape))
-    if len(contents) < start or excess < 0:
-        raise DataError(
-            f"{path} is truncated ({len(contents)} bytes are fewer than its header announces): "
-            "fetch or write it again"
-        )
-    if 0 in shape:
-        raise DataError(
-            f"{path} is empty (shape {shape}): supply at least one example of at least one pixel"
-        )
-    if excess > 0:
-        raise DataError(
-            f"{path} goes on after the array of shape {shape} its header announces: "
-            "fetch or write it again"
-        )
-    return np.frombuffer(contents, np.uint8, offset=start).reshape(shape)
-
-
-def _shape(header):
-    return tuple(int.from_bytes(header[at : at + 4], "big") for at in range(4, len(header), 4))
-
-
 def digest(arrays):
     """Return the SHA-256 of all shapes and elements: equal for equal data, in whatever files."""
     sha256 = hashlib.sha256()
-    for part in IDX_PARTS:
-        sha256.update(str(arrays[part].shape).encode())
-        sha256.update(arrays[part])
+    for part in PARTS:
+        if part in arrays:
+            sha256.update(str(arrays[part].shape).encode())
+            sha256.update(arrays[part])
     return sha256.hexdigest()
 
 
 def check_agreement(arrays):
     """Refuse arrays unless every image has a label and all images have one size."""
-    for subset in ("train", "test"):
+    for subset in ("train", "test") if "test_images" in arrays else ("train",):
         n_images, n_labels = len(arrays[f"{subset}_images"]), len(arrays[f"{subset}_labels"])
         if n_images != n_labels:
             raise DataError(
                 f"the {subset} files have {n_images} images but {n_labels} labels: "
                 "supply two files of the same examples"
             )
-    train_size, test_size = (arrays[part].shape[1:] for part in ("train_images", "test_images"))
-    if train_size != test_size:
+    sizes = [arrays[part].shape[1:] for part in PARTS if part.endswith("images") and part in arrays]
+    if len(set(sizes)) > 1:
+        train_size, test_size = (" x ".join(map(str, size)) for size in sizes)
         raise DataError(
-            f"train images are {train_size[0]} x {train_size[1]} pixels but test images "
-            f"{test_size[0]} x {test_size[1]}: bring both to one size"
+            f"train images are {train_size} pixels but test images {test_size}: "
+            "bring both to one size"
         )
 
 
-def split(training, validation_fraction):
-    """Return training and validation examples, as views; the latter are the last of the n."""
-    if not 0 < validation_fraction < 1:
+def split(examples, fraction, name):
+    """Return two parts of the examples, as views; the second, called `name`, has the last ones."""
+    if not 0 < fraction < 1:
         raise DataError(
-            f"validation_fraction is {validation_fraction}: choose a fraction between 0 and 1, "
-            "both excluded"
+            f"{name}_fraction is {fraction}: choose a fraction between 0 and 1, both excluded"
         )
-    n_train = len(training) - round(validation_fraction * len(training))
-    if not 0 < n_train < len(training):
+    n_left = len(examples) - round(fraction * len(examples))
+    if not 0 < n_left < len(examples):
         raise DataError(
-            f"validation_fraction {validation_fraction} of {len(training)} training examples "
-            f"leaves no {'validation' if n_train else 'training'} example: "
+            f"{name}_fraction {fraction} of {len(examples)} training examples "
+            f"leaves no {name if n_left else 'training'} example: "
             "choose a fraction nearer to 1/2 or supply more examples"
         )
     return (
-        Examples(training.images[:n_train], training.labels[:n_train]),
-        Examples(training.images[n_train:], training.labels[n_train:]),
+        Examples(examples.images[:n_left], examples.labels[:n_left]),
+        Examples(examples.images[n_left:], examples.labels[n_left:]),
     )
 
 
-def check_labels_known(train, valid, test):
+def check_labels_known(train, valid, test, class_names=()):
     """Refuse validation and test labels that no training example has."""
     for name, examples in (("validation", valid), ("test", test)):
         unknown = np.setdiff1d(examples.labels, train.labels)
         if unknown.size:
+            words = [class_names[label] if class_names else str(label) for label in unknown]
             raise DataError(
-                f"no training example has the {name} label {', '.join(map(str, unknown))}: "
-                "shuffle the examples before writing the files, or correct the labels"
+                f"no training example has the {name} label {', '.join(words)}: set split_at_random "
+                "to true, shuffle the examples before writing the files, or correct the labels"
             )
 
 
 def _examples(images, labels):
-    """Return uint8 images (n, rows, columns) and labels (n,) as Examples."""
-    pixels = np.divide(images.reshape(len(images), -1), 255, dtype=np.float32)
-    return Examples(pixels, labels.astype(np.int32))
+    """Return images (n, ...), uint8 or float32, and labels (n,) as Examples."""
+    values = np.ascontiguousarray(images.reshape(len(images), -1))
+    if values.dtype == np.uint8:
+        values = np.divide(values, 255, dtype=np.float32)
+    return Examples(values, labels.astype(np.int32))

@@ -37,8 +37,9 @@ def train(
     experiment : Experiment
     path : path
         Record file to write.
-    data : str or path
-        A name such as "mnist", or a folder of IDX files, see `datasets.load`.
+    data : str, path or tuple of arrays
+        A name such as "mnist", a file or folder, or arrays ``(X, y)``, see `datasets.load`. The
+        experiment's settings say how it is split.
     backend : str
         See `backends.resolve`.
     execution : {"dense", "block-sparse"}
@@ -75,7 +76,7 @@ def train(
     execution = backends.execution(backend, execution)
     records.refuse_unwritable(path)
     with records.lock(path):
-        dataset = datasets.load(data, experiment.validation_fraction)
+        dataset = datasets.load_for(experiment, data)
         check_fit(experiment, dataset)
         system = systems.build_for_training(
             experiment, dataset.image_shape, dataset.n_classes, execution
@@ -126,7 +127,11 @@ def _begin_or_continue(path, experiment, dataset, backend, execution, facts):
         "stopped_by": "",
         "data": dataset.name,
         "data_sha256": dataset.sha256,
-        "dimensions": {"image_shape": dataset.image_shape, "n_classes": dataset.n_classes},
+        "dimensions": {
+            "image_shape": dataset.image_shape,
+            "n_classes": dataset.n_classes,
+            "class_names": dataset.class_names,
+        },
         "backend": backend,
         "execution": execution,
         **facts,

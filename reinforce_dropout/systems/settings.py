@@ -164,6 +164,18 @@ class Experiment:
         "Whether the test set and all evaluation rules are evaluated after every epoch. Otherwise "
         "they are where the validation error is the lowest so far, and after the last epoch.",
     )
+    test_fraction: float = setting(
+        1 / 7,
+        fraction(),
+        "Part of all examples, from the end, that is kept for testing if the data has no test set. "
+        "1/7 is MNIST's.",
+    )
+    split_at_random: bool = setting(
+        False,
+        anything(),
+        "Whether validation and test examples are drawn at random instead of taken from the end. "
+        "The draw is the same for every seed. Choose true for data that is sorted by class.",
+    )
     seed: int = setting(
         1,
         less_than(2**64, "2**64"),

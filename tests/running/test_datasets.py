@@ -19,6 +19,7 @@ from idx import idx_bytes, write_dataset, write_idx
 
 from reinforce_dropout.errors import DataError
 from reinforce_dropout.running import datasets
+from reinforce_dropout.running.formats import idx
 
 ROOT = Path(__file__).parents[2]
 PACK_MNIST = ROOT / "reinforce_dropout" / "data" / "pack_mnist.py"
@@ -60,15 +61,15 @@ def rejects(action, *fragments):
 
 def pack_folder(folder, out):
     """Pack a folder of IDX files that need not be MNIST."""
-    paths = datasets.find_idx_files(folder)
-    arrays = {p: datasets.read_idx(f, datasets.IDX_PARTS[p][1]) for p, f in paths.items()}
+    paths = idx.find_idx_files(folder)
+    arrays = {p: idx.read_idx(f, idx.IDX_PARTS[p][1]) for p, f in paths.items()}
     PACK["pack"](arrays, out)
 
 
 # ---- The packaged MNIST ----
 
 
-@pytest.mark.parametrize("part", datasets.IDX_PARTS)
+@pytest.mark.parametrize("part", idx.IDX_PARTS)
 def test_packaged_mnist_has_the_published_md5(part):
     array = datasets.read_packaged(datasets.PACKAGED_MNIST)[part]
     assert hashlib.md5(idx_bytes(array)).hexdigest() == PACK["ORIGINAL_MD5"][part]
@@ -203,7 +204,7 @@ def test_digest_notices_one_changed_byte(folder, name):
 def test_digest_notices_another_shape_of_the_same_bytes(folder):
     before = datasets.load(folder).sha256
     for name in (TRAIN_IMAGES, TEST_IMAGES):
-        images = datasets.read_idx(folder / name, 3)
+        images = idx.read_idx(folder / name, 3)
         write_idx(folder / name, images.reshape(len(images), 2, 3))
     assert datasets.load(folder).sha256 != before
 
@@ -218,7 +219,7 @@ def test_small_data_set_is_learnable(tmp_path):
 
 @given(array=BYTE_ARRAYS)
 def test_parse_idx_inverts_the_writer(array):
-    parsed = datasets.parse_idx(idx_bytes(array), array.ndim, Path("x"))
+    parsed = idx.parse_idx(idx_bytes(array), array.ndim, Path("x"))
     assert parsed.dtype == np.uint8
     np.testing.assert_array_equal(parsed, array)
 
@@ -227,14 +228,14 @@ def test_parse_idx_inverts_the_writer(array):
 def test_every_cut_of_an_idx_file_is_noticed(array, data):
     contents = idx_bytes(array)
     cut = data.draw(st.integers(0, len(contents) - 1))
-    rejects(lambda: datasets.parse_idx(contents[:cut], array.ndim, Path("x")), "x ")
+    rejects(lambda: idx.parse_idx(contents[:cut], array.ndim, Path("x")), "x ")
 
 
 @given(head=st.sampled_from([b"", b"\0\0\x08\x01", b"\0\0\x08\x03"]), tail=st.binary(max_size=40))
 def test_arbitrary_bytes_raise_nothing_but_a_data_error(head, tail):
     for n_dims in (1, 3):
         try:
-            assert datasets.parse_idx(head + tail, n_dims, Path("x")).ndim == n_dims
+            assert idx.parse_idx(head + tail, n_dims, Path("x")).ndim == n_dims
         except DataError:
             pass
 
@@ -247,7 +248,7 @@ def test_missing_folder(tmp_path):
         lambda: datasets.load(tmp_path / "minst"),
         "minst",
         "No such file",
-        "give mnist, mnist-inverted",
+        "give a name such as mnist",
     )
 
 
@@ -255,7 +256,7 @@ def test_a_file_is_no_folder(folder):
     rejects(
         lambda: datasets.load(folder / TRAIN_IMAGES),
         "Not a directory",
-        "give mnist, mnist-inverted",
+        "the four files, or a file whose name ends in .npz",
     )
 
 
@@ -315,10 +316,10 @@ def test_a_packed_file_is_read_no_further_than_its_header_says(tmp_path, monkeyp
     path = tmp_path / "labels.gz"
     for contents in (idx_bytes(array) + bytes(1 << 24), b"\0\0\x08\x03" + bytes(1 << 24)):
         path.write_bytes(gzip.compress(contents))
-        assert len(datasets.unpack(path, 1)) <= 8 + 60 + 1
-    monkeypatch.setattr(datasets, "PIECE_BYTES", 7)
+        assert len(idx.unpack(path, 1)) <= 8 + 60 + 1
+    monkeypatch.setattr(idx, "PIECE_BYTES", 7)
     path.write_bytes(gzip.compress(idx_bytes(array)))
-    np.testing.assert_array_equal(datasets.read_idx(path, 1), array)
+    np.testing.assert_array_equal(idx.read_idx(path, 1), array)
 
 
 @pytest.mark.parametrize("name", [TRAIN_LABELS, TEST_LABELS])
@@ -340,7 +341,7 @@ def test_an_absurd_header_reserves_no_memory(tmp_path, suffix):
     path.write_bytes(gzip.compress(header) if suffix else header)
     tracemalloc.start()
     try:
-        rejects(lambda: datasets.read_idx(path, 3), "truncated")
+        rejects(lambda: idx.read_idx(path, 3), "truncated")
         assert tracemalloc.get_traced_memory()[1] < 1e6
     finally:
         tracemalloc.stop()
@@ -438,7 +439,7 @@ def chunk_positions(path):
     """Return the positions in a packed file of the bytes that hold pixels and labels."""
     positions = set()
     with h5py.File(path) as file:
-        for part in datasets.IDX_PARTS:
+        for part in idx.IDX_PARTS:
             for index in range(file[part].id.get_num_chunks()):
                 chunk = file[part].id.get_chunk_info(index)
                 positions.update(range(chunk.byte_offset, chunk.byte_offset + chunk.size))
@@ -461,7 +462,7 @@ def test_damage_to_a_packed_file_is_noticed_or_harmless(tmp_path):
         except DataError as error:
             assert "reinstall" in str(error) and "\n" not in str(error)
             noticed.add(position)
-    assert len(must_be_noticed) >= len(datasets.IDX_PARTS)
+    assert len(must_be_noticed) >= len(idx.IDX_PARTS)
     assert must_be_noticed <= noticed
 
 

@@ -44,7 +44,7 @@ NOT_NEGATIVE = [
     "lam", "lam_s", "lam_v", "max_squared_norm", "initial_std", "sparsity", "noise_std",
     "threshold_rate", "mean_learning_rate", "weight_if_right",
 ]  # fmt: skip
-FRACTIONS = ["q", "initial_rate", "validation_fraction", "target", "tau"]
+FRACTIONS = ["q", "initial_rate", "validation_fraction", "test_fraction", "target", "tau"]
 COUNTS = [
     "batch_size", "n_epochs", "patience", "instances_per_block", "units_per_block",
     "units_per_group", "gater_units", "cg_steps", "policy_from_epoch", "policy_every",
