@@ -13,6 +13,8 @@ It writes into figures/:
 It also writes the table of claims in README.md. Missing runs are left out.
 """
 
+from pathlib import Path
+
 import benchmarks
 import block_dropout
 import common
@@ -28,6 +30,8 @@ EVIDENCE = {
     "policy_search": policy_search,
 }
 """Modules with ``table(records)`` and ``figure(records)``, by the folder of their runs."""
+
+SWEEPS = Path(__file__).parent / "sweeps"
 
 BEGIN, END = "<!-- claims: written by `make figures` -->\n", "<!-- /claims -->\n"
 
@@ -86,9 +90,11 @@ def write_seeds(options, seeds):
 
 def write_evidence(options, name, evidence):
     """Write table and figure of the recorded runs in a folder, if there are any."""
-    if found := runs.read(common.results_folder(options) / name):
+    folder = common.results_folder(options) / name
+    if found := runs.read(folder):
         stem = options.root / "figures" / name
-        files.write_whole(stem.with_suffix(".md"), evidence.table(found).encode())
+        text = evidence.table(found) + runs.not_run(folder, SWEEPS / f"{name}.toml")
+        files.write_whole(stem.with_suffix(".md"), text.encode())
         figures.save_figure(evidence.figure(found), stem)
 
 

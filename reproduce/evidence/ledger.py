@@ -66,10 +66,9 @@ def figure(records):
                           marker="D" if not change else "o", markersize=5, **style)  # fmt: skip
         if not change:
             axes.axhline(y - 0.5, color="0.8", linewidth=0.8)
-            axes.axvline(
-                np.mean(errors), color="0.6", linewidth=0.8, linestyle=(0, (4, 2)),
-                ymin=0, ymax=1,
-            )  # fmt: skip
+            last = y + sum(other == base for other, _, _ in shown) - 1
+            axes.plot([np.mean(errors)] * 2, [y - 0.4, last + 0.4], color="0.6", linewidth=0.8,
+                      linestyle=(0, (4, 2)))  # fmt: skip
     labels = [f"{base}: {change or 'as the preset'}" for base, change, _ in shown]
     axes.set_yticks(range(len(shown)), labels)
     axes.invert_yaxis()

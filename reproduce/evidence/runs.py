@@ -2,6 +2,7 @@
 
 from reinforce_dropout import preset, systems
 from reinforce_dropout.results import records
+from reinforce_dropout.running import grid
 from reinforce_dropout.systems.settings import as_text
 
 _NO_CHOICE = ("name", "system", "seed", "n_epochs")
@@ -11,6 +12,17 @@ def read(folder):
     """Return the finished records of a folder, in the order of their names."""
     found = [records.read(path) for path in sorted(folder.glob("*.hdf5"))]
     return [run for run in found if run.attributes["status"] == "finished"]
+
+
+def not_run(folder, sweep):
+    """Return a sentence that lists the runs of a sweep's TOML file that a folder lacks, or ""."""
+    missing = {}
+    for run in grid.read(sweep, None, {}):
+        if not (folder / f"{run.name}.hdf5").exists():
+            name, _, seed = run.name.rpartition("-seed")
+            missing.setdefault(name, []).append(seed)
+    listed = [f"{name} (seed {', '.join(seeds)})" for name, seeds in missing.items()]
+    return f"\nNot run yet: {'; '.join(listed)}.\n" if listed else ""
 
 
 def experiment(run):

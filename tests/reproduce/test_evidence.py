@@ -259,3 +259,19 @@ def test_the_first_epoch_at_reinforces_best_error_is_counted():
     assert "| not reached | not reached | not reached |" in rows["baseline=batch-minimum"]
     labels = policy_search.figure([*plain, *fast]).legends[0].get_texts()
     assert [label.get_text() for label in labels] == ["REINFORCE", "baseline=none"]
+
+
+def test_what_a_sweep_has_not_run_is_listed(tmp_path):
+    sweep = tmp_path / "sweep.toml"
+    sweep.write_text('[[runs]]\npreset = "policy-500"\nseeds = "1-2"\ngrid = { q = [0.1, 0.2] }\n')
+    for name in ("q=0.1-seed1", "q=0.1-seed2", "q=0.2-seed1"):
+        (tmp_path / f"policy-500-{name}.hdf5").touch()
+    assert runs.not_run(tmp_path, sweep) == "\nNot run yet: policy-500-q=0.2 (seed 2).\n"
+    (tmp_path / "policy-500-q=0.2-seed2.hdf5").touch()
+    assert runs.not_run(tmp_path, sweep) == ""
+
+
+@pytest.mark.parametrize("sweep", sorted((SCRIPTS / "sweeps").glob("*.toml")), ids=lambda p: p.stem)
+def test_the_sweeps_of_the_repository_can_be_read(sweep):
+    planned = runs.grid.read(sweep, None, {})
+    assert len(planned) > 3 and all(run.experiment() for run in planned)
