@@ -37,10 +37,9 @@ from reinforce_dropout.gates import AffinePolicy, Gate, UniformPolicy, unchanged
 from reinforce_dropout.initializers import glorot_uniform, parameter
 from reinforce_dropout.layers import ACTIVATIONS, dense
 from reinforce_dropout.network import RULES, Network, forward, sampled
-from reinforce_dropout.systems import plain, policy
+from reinforce_dropout.systems import descent, plain, policy
 from reinforce_dropout.systems.settings import at_least, one_of, setting, settings
 from reinforce_dropout.systems.system import System
-from reinforce_dropout.updates import sgd
 
 
 class Mappings(NamedTuple):
@@ -172,11 +171,12 @@ def expected_loss(stages, nll, *, state, baseline):
     return nll + disconnected_grad(nll - b) * log_path
 
 
-def learn_all(settings):
+def learn_all(settings, pace):
     """Return ``learn(network, passed, nll) -> updates`` for the mappings and policies."""
+    penalty = plain.L2_PENALTIES[settings.l2_of]
 
     def learn(network, passed, nll):
-        params, theta = network.params, [p for gate in network.gates for p in gate.policy.theta]
+        theta = [p for gate in network.gates for p in gate.policy.theta]
         reduce = plain.LOSS_REDUCTIONS[settings.loss_reduction]
         surrogate = expected_loss(
             passed.stages,
@@ -184,12 +184,14 @@ def learn_all(settings):
             state=SCORES[settings.score],
             baseline=BASELINES[settings.baseline],
         )
-        loss = reduce(surrogate) + np.float32(settings.l2) * costs.l2(network.weights)
-        grads = pytensor.grad(loss, params + theta)
-        n = len(params)
-        return sgd(params, grads[:n], settings.learning_rate) | sgd(
-            theta, grads[n:], settings.policy_learning_rate
-        )
+        loss = reduce(surrogate) + np.float32(settings.l2) * penalty(network.weights)
+        updates = {}
+        for part, rate in (
+            (network.params, settings.learning_rate),
+            (theta, settings.policy_learning_rate),
+        ):
+            updates |= pace.descend(settings.optimizer, rate)(part, pytensor.grad(loss, part))
+        return updates
 
     return learn
 
@@ -243,9 +245,11 @@ def averaged(network, x, rng, n_paths):
 def build(settings, image_shape, n_classes):
     """Build the system for images of a shape and a number of classes."""
     network = sequential_network(settings, image_shape, n_classes)
+    pace = descent.pace(settings)
     return System(
         parameters=policy.parameters(network),
-        step=partial(training_step, network, learn=learn_all(settings)),
+        step=partial(training_step, network, learn=learn_all(settings, pace)),
+        schedule=pace.schedule,
         predict={
             **policy.passes(network),
             AVERAGED: partial(averaged, network, n_paths=settings.n_paths),
