@@ -86,6 +86,8 @@ def train(
         record = _begin_or_continue(path, experiment, dataset, backend, execution, facts)
         if record.attributes["status"] == "finished":
             return record
+        if not record.checkpoint:
+            system.prepare(records.read)
         began_with = record.attributes["n_threads"]
         # Under Numba no bit depends on the number of threads, so a resumed run may have another.
         with threads.limited(n_threads if n_threads and backend == "numba" else began_with):

@@ -10,7 +10,9 @@ A system is a module with
 from reinforce_dropout.errors import ExperimentError
 from reinforce_dropout.systems import (
     block_policy,
+    cnn,
     condnet,
+    dasnet,
     dropout,
     dsnn,
     plain,
@@ -37,6 +39,8 @@ SYSTEMS = {
         stochastic_neurons,
         condnet,
         dsnn,
+        cnn,
+        dasnet,
     )
 }
 """All systems by name."""

@@ -23,6 +23,9 @@ class System(NamedTuple):
     learner : callable, optional
         ``learner(system, experiment, mode) -> learner.Learner``: for a system that does not learn
         by one compiled step for each mini-batch. By default `learner.compile_learner`.
+    prepare : callable
+        ``prepare(read)``, called before the first epoch of a run: may set parameters from a record
+        of another run, ``read(path) -> results.records.Record``.
     """
 
     parameters: dict
@@ -31,6 +34,7 @@ class System(NamedTuple):
     together: int = 1
     schedule: Callable = lambda epoch: None
     learner: Callable | None = None
+    prepare: Callable = lambda read: None
 
 
 def by_name(variables):

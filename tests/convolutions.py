@@ -1,0 +1,50 @@
+"""Convolution, pooling and a small convolutional network once more, by SciPy and NumPy.
+
+They take complex arrays, so `reference.gradient` can differentiate them.
+"""
+
+import numpy as np
+import scipy.signal
+
+
+def convolved(s, W, size):
+    """Convolve images (n, rows, columns, maps), map by map, by SciPy.
+
+    SciPy turns the kernel around, and a network does not.
+    """
+    kernels = W.reshape(size, size, s.shape[3], -1)[::-1, ::-1]
+    return np.array(
+        [
+            np.stack(
+                [
+                    sum(
+                        scipy.signal.convolve2d(image[:, :, c], kernels[:, :, c, f], mode="valid")
+                        for c in range(s.shape[3])
+                    )
+                    for f in range(kernels.shape[3])
+                ],
+                axis=-1,
+            )
+            for image in s
+        ]
+    )
+
+
+def pooled(h):
+    """Return the largest of each 2 x 2 pixels, pixel by pixel."""
+    rows, columns = h.shape[1] // 2, h.shape[2] // 2
+    out = np.empty((len(h), rows, columns, h.shape[3]), h.dtype)
+    for r in range(rows):
+        for q in range(columns):
+            out[:, r, q] = h[:, 2 * r : 2 * r + 2, 2 * q : 2 * q + 2].max(axis=(1, 2))
+    return out
+
+
+def relu(a):
+    """Rectified linear units."""
+    return np.where(a.real > 0, a, 0)
+
+
+def layer(P, name, s, size, act=relu):
+    """Return the maps of a layer; `P` maps names to arrays."""
+    return act(pooled(convolved(s, P[f"W_{name}"], size)) + P[f"b_{name}"])
