@@ -369,6 +369,46 @@ def _summary(record):
     )
 
 
+@main.command()
+@record_file
+@click.option(
+    "--masks",
+    is_flag=True,
+    help="Draw how much each unit takes part in the test examples of each class, instead of the "
+    "curves.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Name of the picture; .png and .pdf are added.  [default: FILE-curves or FILE-masks]",
+)
+@data_option
+@backend_option
+def plot(file, masks, out, data, backend):
+    """Draw the curves of the run in FILE, or its masks."""
+    from reinforce_dropout.results import figures, plots, records
+
+    record = records.read(file)
+    if masks:
+        figure = plots.masks(*_participation(record, data, backend))
+    else:
+        figure = plots.curves(record)
+    out = out or file.with_name(f"{file.stem}-{'masks' if masks else 'curves'}")
+    for path in figures.save_figure(figure, out):
+        click.echo(path)
+
+
+def _participation(record, data, backend):
+    """Return the arguments of `plots.masks`."""
+    from reinforce_dropout import systems
+    from reinforce_dropout.running import datasets, participation
+
+    experiment = systems.from_dict(record.attributes["experiment"])
+    test = datasets.load_for(experiment, data or record.attributes["data"]).test
+    title = f"{experiment.name}, seed {experiment.seed}, epoch {record.best_epoch}: test examples"
+    return participation.by_class(record, test, backend), record.class_names, title
+
+
 record_files = click.argument(
     "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
 )

@@ -330,3 +330,17 @@ def test_the_installed_command_exists():
     if command is None:
         pytest.skip("the package is not installed in this environment")
     assert subprocess.run([command, "--version"], capture_output=True).returncode == 0
+
+
+def test_plot_draws_curves_and_masks(trained, small_data, tmp_path):
+    result = run("plot", trained)
+    assert result.exit_code == 0, result.output
+    stem = trained.with_suffix("")
+    assert result.stdout.split() == [f"{stem}-curves.png", f"{stem}-curves.pdf"]
+    out = tmp_path / "masks"
+    result = run("plot", trained, "--masks", "--out", out, "--backend", "python")
+    assert result.exit_code == 0 and result.stdout.split() == [f"{out}.png", f"{out}.pdf"]
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    other = write_dataset(tmp_path / "other", n_train=60, n_test=20, shape=(3, 2))
+    result = run("plot", trained, "--masks", "--data", other, "--backend", "python")
+    assert_refused(result, "give the data it was trained on")
