@@ -37,6 +37,7 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	PYTHONPATH=. $(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
 
 # Without --no-compile, pip compiles every module of every package, most of which are never imported.
 # So what is imported must be kept compiled, whatever the environment says.
@@ -65,4 +66,4 @@ $(VENV)/installed-test: setup.cfg setup.py | $(VENV)/bin/pip
 
 # Recorded runs and figures are part of the repository and stay; so do your own runs in runs/.
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -19,6 +19,16 @@ wait for the symbolic library.
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from reinforce_dropout.running.early_stopping import Patience as Patience
+    from reinforce_dropout.running.evaluation import load_evaluation as load_evaluation
+    from reinforce_dropout.running.prediction import load_prediction as load_prediction
+    from reinforce_dropout.running.training import train as train
+    from reinforce_dropout.systems import PRESETS as PRESETS
+    from reinforce_dropout.systems import Experiment as Experiment
+    from reinforce_dropout.systems import preset as preset
 
 _HOMES = {
     "PRESETS": "systems",
@@ -38,7 +48,7 @@ _MODULES = (
 __all__ = sorted([*_HOMES, *_MODULES])
 
 
-def __getattr__(name):
+def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{_HOMES.get(name, name)}")

@@ -262,7 +262,7 @@ def _json_names(attributes: dict) -> list[str]:
     return [name for name in (*_JSON, *_OPTIONAL_JSON) if name in attributes]
 
 
-def _to_json(value: dict | list) -> str:
+def _to_json(value: dict | list | None) -> str:
     return json.dumps(value, sort_keys=True)
 
 
@@ -293,7 +293,7 @@ def _version(seal: bytes, path: str | os.PathLike) -> int:
 def _decode(image: bytes, path: str | os.PathLike) -> Record:
     with h5py.File(io.BytesIO(image), "r") as root:
         first_version = root.attrs.get("format") == f"{_FORMAT}1"
-        _refuse_incomplete(root, path, {"dimensions"} if first_version else ())
+        _refuse_incomplete(root, path, {"dimensions"} if first_version else set())
         attributes, curves = _attributes(root), _arrays(root["curves"])
         del attributes["format"]
         attributes |= {name: json.loads(attributes[name]) for name in _json_names(attributes)}

@@ -5,8 +5,10 @@ Here the examples are checked and divided into training, validation and test set
 
 import hashlib
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -14,6 +16,9 @@ import numpy as np
 from reinforce_dropout.errors import DataError
 from reinforce_dropout.running import formats
 from reinforce_dropout.running.formats.arrays import PARTS, Parts
+
+if TYPE_CHECKING:
+    from reinforce_dropout.systems import Experiment
 
 PACKAGED_MNIST = Path(__file__).parents[1] / "data" / "mnist.hdf5"
 
@@ -75,7 +80,12 @@ class Dataset:
         return math.prod(self.image_shape)
 
 
-def load(source="mnist", validation_fraction=1 / 6, test_fraction=1 / 7, split_at_random=False):
+def load(
+    source: str | os.PathLike | tuple = "mnist",
+    validation_fraction: float = 1 / 6,
+    test_fraction: float = 1 / 7,
+    split_at_random: bool = False,
+) -> Dataset:
     """Load a data set, and set the last of its training examples aside for validation.
 
     Parameters
@@ -102,8 +112,10 @@ def load(source="mnist", validation_fraction=1 / 6, test_fraction=1 / 7, split_a
     DataError
         The data is missing, damaged or inconsistent, or cannot be split like that.
     """
-    named = isinstance(source, str) and source in NAMED
-    parts = Parts(NAMED[source]()) if named else formats.read(source)
+    if isinstance(source, str) and source in NAMED:
+        parts = Parts(NAMED[source]())
+    else:
+        parts = formats.read(source)
     arrays = parts.arrays
     check_agreement(arrays)
     training = _examples(arrays["train_images"], arrays["train_labels"])
@@ -128,7 +140,7 @@ def load(source="mnist", validation_fraction=1 / 6, test_fraction=1 / 7, split_a
     )
 
 
-def load_for(experiment, source):
+def load_for(experiment: "Experiment", source: str | os.PathLike | tuple) -> Dataset:
     """Load a data set with the split of an experiment's settings."""
     return load(
         source,

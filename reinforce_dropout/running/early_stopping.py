@@ -35,7 +35,7 @@ class Patience:
     threshold: float = 0.995
     best: float = inf
 
-    def improved(self, error, n_updates):
+    def improved(self, error: float, n_updates: int) -> bool:
         """Take note of a validation error, a fraction, after `n_updates` updates.
 
         Returns whether it is the lowest so far: the model to keep.
@@ -48,7 +48,7 @@ class Patience:
         self.best = error
         return True
 
-    def allows(self, n_updates):
+    def allows(self, n_updates: int) -> bool:
         """Whether training may go on to `n_updates` updates, the number at the end of an epoch.
 
         The tutorials stop in the middle of the epoch in which the patience ends. No validation

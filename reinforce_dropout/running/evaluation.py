@@ -2,12 +2,15 @@
 
 import logging
 import numbers
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from reinforce_dropout import backends, systems
 from reinforce_dropout.errors import BackendError, DataError, ExperimentError, RecordError
+from reinforce_dropout.results.records import Record
+from reinforce_dropout.running.datasets import Examples
 from reinforce_dropout.systems.learner import put
 from reinforce_dropout.systems.passes import activity, compile_passes, logits
 
@@ -23,8 +26,8 @@ class Evaluation(NamedTuple):
         For every rule, the fraction of the units that take part in each gated layer.
     """
 
-    errors: dict
-    active_fraction: dict
+    errors: dict[str, float]
+    active_fraction: dict[str, np.ndarray]
 
 
 def error_rate(logits, labels):
@@ -106,7 +109,12 @@ def backend_of(record):
         return "auto"
 
 
-def load_evaluation(record, backend=None, instances_per_block=None, execution="dense"):
+def load_evaluation(
+    record: Record,
+    backend: str | None = None,
+    instances_per_block: int | None = None,
+    execution: str = "dense",
+) -> Callable[[Examples], Evaluation]:
     """Compile the evaluation of the best model of a run.
 
     Parameters

@@ -6,11 +6,13 @@ import pytensor.tensor as pt
 
 from reinforce_dropout import backends
 from reinforce_dropout.errors import DataError, ExperimentError
+from reinforce_dropout.results.records import Record
+from reinforce_dropout.running.datasets import Examples
 from reinforce_dropout.running.evaluation import backend_of, load_model
 from reinforce_dropout.systems.passes import compile_passes
 
 
-def by_class(record, examples, backend=None):
+def by_class(record: Record, examples: Examples, backend: str | None = None) -> list[np.ndarray]:
     """Return the mean participation of each unit in each class.
 
     Parameters

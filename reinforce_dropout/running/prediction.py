@@ -1,17 +1,26 @@
 """Class probabilities of one's own images, by the best model of a run."""
 
+from collections.abc import Callable
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import softmax
 
 from reinforce_dropout import backends
 from reinforce_dropout.errors import DataError, ExperimentError
+from reinforce_dropout.results.records import Record
 from reinforce_dropout.running.evaluation import backend_of, decisive_rule, load_model
 from reinforce_dropout.systems.passes import compile_passes, logits
 
 
 def load_prediction(
-    record, backend=None, rule=None, instances_per_block=None, execution="dense", seed=None
-):
+    record: Record,
+    backend: str | None = None,
+    rule: str | None = None,
+    instances_per_block: int | None = None,
+    execution: str = "dense",
+    seed: int | None = None,
+) -> Callable[[ArrayLike], np.ndarray]:
     """Compile the best model of a run for images of one's own.
 
     Parameters

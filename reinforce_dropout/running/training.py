@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import os
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,15 +20,26 @@ from reinforce_dropout.running.early_stopping import Patience
 from reinforce_dropout.running.epochs import Epochs
 from reinforce_dropout.running.evaluation import decisive_rule, error_rates
 from reinforce_dropout.running.progress import ProgressBar
+from reinforce_dropout.systems import Experiment
 from reinforce_dropout.systems.learner import make_learner
 
 SECONDS_BETWEEN_WRITES = 5.0
 
 
 def train(
-    experiment, path, *, data="mnist", backend="auto", execution="dense", n_threads=None,
-    command=(), show_progress=True, bar=None, before_epoch=lambda: None, follow_load=None,
-):  # fmt: skip
+    experiment: Experiment,
+    path: str | os.PathLike,
+    *,
+    data: str | os.PathLike | tuple = "mnist",
+    backend: str = "auto",
+    execution: str = "dense",
+    n_threads: int | None = None,
+    command: Sequence[str] = (),
+    show_progress: bool = True,
+    bar: Any = None,
+    before_epoch: Callable[[], None] = lambda: None,
+    follow_load: bool | None = None,
+) -> Record:
     """Train until early stopping or the last epoch, and keep the record at `path`.
 
     If `path` holds an unfinished run of the same experiment, it is resumed. With the same code on

@@ -7,6 +7,8 @@ A system is a module with
   ``build(settings, image_shape, n_classes) -> System``. Every system has the execution "dense".
 """
 
+from typing import Any
+
 from reinforce_dropout.errors import ExperimentError
 from reinforce_dropout.systems import (
     block_policy,
@@ -45,11 +47,11 @@ SYSTEMS = {
 }
 """All systems by name."""
 
-PRESETS = {p.name: p for module in SYSTEMS.values() for p in module.PRESETS}
+PRESETS: dict[str, Experiment] = {p.name: p for module in SYSTEMS.values() for p in module.PRESETS}
 """Experiments with chosen settings, by name."""
 
 
-def preset(name):
+def preset(name: str) -> Experiment:
     """Return the preset called `name`.
 
     Raises
@@ -62,7 +64,7 @@ def preset(name):
     return PRESETS[name]
 
 
-def from_dict(fields):
+def from_dict(fields: dict[str, Any]) -> Experiment:
     """Return an experiment from the result of `Experiment.as_dict`.
 
     Raises

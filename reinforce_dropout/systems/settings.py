@@ -14,7 +14,8 @@ import dataclasses
 import json
 import math
 import textwrap
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Self, dataclass_transform
 
 import numpy as np
 
@@ -24,8 +25,8 @@ from reinforce_dropout.errors import ExperimentError
 class Check(NamedTuple):
     """What a field allows: ``test(value) -> bool``, and ``words() -> str`` after "must be"."""
 
-    test: object
-    words: object
+    test: Callable[[Any], bool]
+    words: Callable[[], str]
 
 
 def at_least(least):
@@ -75,7 +76,7 @@ MOST_UNITS = 100_000
 """The widest layer. Its weights for 784 inputs take 300 MB."""
 
 
-_KINDS = {
+_KINDS: dict[Any, str] = {
     bool: "true or false",
     str: "text",
     int: "a whole number",
@@ -91,12 +92,13 @@ def as_text(value):
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def setting(default, check, text):
+def setting(default: Any, check: Check, text: str) -> Any:
     """Declare a field: default value, `Check`, and what it means."""
     return dataclasses.field(default=default, metadata={"check": check, "text": text})
 
 
-def settings(cls):
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def settings(cls: type) -> type:
     """Make a frozen dataclass of a class, and list its fields in its docstring."""
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     lines = ["", "", "Parameters", "----------"]
@@ -105,7 +107,7 @@ def settings(cls):
         lines += textwrap.wrap(
             field.metadata["text"], 92, initial_indent="    ", subsequent_indent="    "
         )
-    cls.__doc__ = "\n".join([cls.__doc__.strip(), *lines[1:]])
+    cls.__doc__ = "\n".join([(cls.__doc__ or "").strip(), *lines[1:]])
     return cls
 
 
@@ -191,19 +193,19 @@ class Experiment:
                 raise ExperimentError(f"{field.name} must be {check.words()}, not {value!r}.")
         self.check()
 
-    def check(self):
+    def check(self) -> None:
         """Raise ExperimentError if fields do not fit each other."""
 
     @property
-    def first_counted_epoch(self):
+    def first_counted_epoch(self) -> int:
         """The epoch from which validation errors count, for early stopping and the best model."""
         return 1
 
-    def seeds(self):
+    def seeds(self) -> Seeds:
         """Return the seeds of the independent streams of random draws."""
         return Seeds(*np.random.SeedSequence(self.seed).spawn(len(Seeds._fields)))
 
-    def replace(self, /, **changes):
+    def replace(self, /, **changes: Any) -> Self:
         """Return the experiment with some fields changed.
 
         Values may also be text, as on the command line.
@@ -225,11 +227,11 @@ class Experiment:
         }
         return dataclasses.replace(self, **parsed)
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Return the system's name and all fields as plain values that JSON keeps."""
         return {"system": self.system, **json.loads(json.dumps(dataclasses.asdict(self)))}
 
-    def differences(self, other):
+    def differences(self, other: "Experiment") -> dict[str, tuple]:
         """Return ``{field: (own value, other's value)}`` where two experiments differ.
 
         A field that an experiment lacks counts as None.
