@@ -262,7 +262,8 @@ def test_learners_by_turns():
         return Learner(
             step=lambda images, labels: calls.append((i, images)),
             curves=None,
-            predict=lambda images: i,
+            rules=("rule",),
+            predict=lambda images, rules: (i, rules),
             parameters=lambda: {"W": 5},
             state=lambda: ({"W": 5, "velocity": i}, {"masks": i}),
             restore=lambda arrays, generators: calls.append((i, arrays, generators)),
@@ -273,12 +274,13 @@ def test_learners_by_turns():
     both.begin(2)
     both.step("a", None)
     both.step("b", None)
-    assert both.predict(None) == 0
+    assert both.rules == ("rule",)
+    assert both.predict(None) == (0, None)
     both.begin(3)
     both.step("c", None)
     told = [(i, "epoch", epoch) for epoch in (2, 3) for i in (0, 1)]
     assert calls == [*told[:2], (1, "a"), (0, "b"), *told[2:], (0, "c")]
-    assert both.predict(None) == 1
+    assert both.predict(None, ["rule"]) == (1, ["rule"])
     arrays, generators = both.state()
     assert arrays == {"W": 5, "velocity of learner 0": 0, "velocity of learner 1": 1}
     calls.clear()
