@@ -7,8 +7,9 @@ import pytest
 import scipy.special
 from reference import compiled
 
-from reinforce_dropout import bernoulli, gates
+from reinforce_dropout import bernoulli, gates, initializers
 from reinforce_dropout.initializers import logit_of_rate
+from reinforce_dropout.reinforce import policy_gradient
 
 X = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
 
@@ -34,6 +35,36 @@ def test_initial_weights_of_a_policy_are_glorots():
     expected = other.uniform(-limit, limit, (3, 2)).astype("float32")
     np.testing.assert_array_equal(gate.policy.Z.get_value(), expected)
     assert rng.random() == other.random()
+
+
+def test_a_policy_of_low_rank():
+    """``z = (s A) B + o``; A is drawn before B, both by Glorot, and nothing else is drawn."""
+    rng, other = np.random.default_rng(5), np.random.default_rng(5)
+    policy = gates.low_rank(2)(rng, 3, 7, "p", initial_rate=0.3).policy
+    expected = [initializers.glorot_uniform(other, *shape) for shape in ((3, 2), (2, 7))]
+    assert rng.random() == other.random()
+    assert [p.name for p in policy.theta] == ["A_p", "B_p", "o_p"]
+    A, B, o = (p.get_value() for p in policy.theta)
+    for value, right in zip((A, B, o), (*expected, logit_of_rate(0.3, 7)), strict=True):
+        np.testing.assert_array_equal(value, right)
+    s = pt.fmatrix("s")
+    z = compiled([s], policy(s))(X)
+    assert z.dtype == "float32"
+    np.testing.assert_allclose(z, X @ (A @ B) + o, rtol=1e-5, atol=1e-6)
+
+
+def test_gradient_of_a_policy_of_low_rank():
+    """Eq. (4) by hand: the rows of ``(u - sigma) c / N`` reach A through B, and B through s A."""
+    gate = gates.low_rank(2)(np.random.default_rng(0), 3, 4, "p")
+    A, B, o = (p.get_value() for p in gate.policy.theta)
+    rng = np.random.default_rng(1)
+    u, c = (rng.random((5, 4)) < 0.4).astype("float32"), rng.normal(size=5).astype("float32")
+    s = pt.constant(X)
+    log_pi = gate.family.log_prob(gate.policy(s), pt.constant(u))
+    found = compiled([], policy_gradient(log_pi, gate.policy.theta, pt.constant(c)))()
+    G = (u - scipy.special.expit(X @ A @ B + o)) * c[:, None] / 5
+    for value, right in zip(found, (X.T @ G @ B.T, (X @ A).T @ G, G.sum(axis=0)), strict=True):
+        np.testing.assert_allclose(value, right, rtol=1e-4, atol=1e-6)
 
 
 def test_a_uniform_gate_neither_looks_nor_learns_nor_draws():

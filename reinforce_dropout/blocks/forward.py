@@ -1,7 +1,9 @@
 """A forward pass in which a dropped unit costs nothing: its weights are never read."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytensor
 import pytensor.tensor as pt
 
@@ -9,7 +11,7 @@ from reinforce_dropout.alignment import aligned
 from reinforce_dropout.blocks.packed import BlockLogits, PackedProduct, PackInUse, Unpack
 from reinforce_dropout.blocks.panels import in_panels
 from reinforce_dropout.blocks.sharing import BLOCK_STATES, Sharing, expand, expand_units
-from reinforce_dropout.gates import AffinePolicy, Stage
+from reinforce_dropout.gates import AffinePolicy, LowRankPolicy, Stage, unchanged
 from reinforce_dropout.network import Network, Pass, sampled
 
 
@@ -35,7 +37,7 @@ class BlockSparseNetwork(NamedTuple):
     Wt : list of shared (n_units, n_in)
         Of the hidden layers, then of the output.
     Z : list of shared (n_panels, n_in, width), or None
-        Of the affine policies, see `panels.in_panels`; None for other policies.
+        Of the policies in `FIRST_PRODUCT`, their first matrix, see `panels.in_panels`; else None.
     """
 
     network: Network
@@ -53,13 +55,33 @@ def block_sparse(network, sharing):
     return BlockSparseNetwork(network, sharing, transposed(network), Z)
 
 
+class FirstProduct(NamedTuple):
+    """What a policy does first: ``s matrix + biases``. Its logits are ``then`` of that."""
+
+    matrix: Any
+    biases: Any
+    then: Callable
+
+
+def _of_affine(policy):
+    return FirstProduct(policy.Z, policy.o, unchanged)
+
+
+def _of_low_rank(policy):
+    none = np.zeros(policy.A.get_value(borrow=True).shape[1], policy.A.dtype)
+    return FirstProduct(policy.A, none, lambda sA: sA @ policy.B + policy.o)
+
+
+FIRST_PRODUCT = {AffinePolicy: _of_affine, LowRankPolicy: _of_low_rank}
+"""``first(policy) -> FirstProduct`` by the type of policies that begin with a product."""
+
+
 def _panels(policy):
-    """Return Z in panels if the policy is affine, else None."""
-    if not isinstance(policy, AffinePolicy):
+    """Return the matrix of the policy's first product in panels, if it has one, else None."""
+    if type(policy) not in FIRST_PRODUCT:
         return None
-    return pytensor.shared(
-        in_panels(policy.Z.get_value(borrow=True)), name=policy.Z.name, borrow=True
-    )
+    matrix = FIRST_PRODUCT[type(policy)](policy).matrix
+    return pytensor.shared(in_panels(matrix.get_value(borrow=True)), name=matrix.name, borrow=True)
 
 
 def forward(sparse, x, rng=None, rule=sampled):
@@ -102,6 +124,8 @@ def forward(sparse, x, rng=None, rule=sampled):
 def _logits(policy, Z, packed, active, x, sharing):
     """Logits of a policy for the state of each block."""
     if Z is not None and sharing.state == "mean":
-        return BlockLogits(sharing.instances)(packed, active, x.shape[0], Z, policy.o)
+        first = FIRST_PRODUCT[type(policy)](policy)
+        logits = BlockLogits(sharing.instances)(packed, active, x.shape[0], Z, first.biases)
+        return first.then(logits)
     s = Unpack(sharing.instances)(packed, active, x.shape[0])
     return policy(BLOCK_STATES[sharing.state](s, sharing.instances))

@@ -18,7 +18,7 @@ from reinforce_dropout.errors import BackendError
 from reinforce_dropout.results import records
 from reinforce_dropout.running import datasets, training
 from reinforce_dropout.running.evaluation import load_evaluation
-from reinforce_dropout.systems import block_policy, passes
+from reinforce_dropout.systems import block_policy, passes, policy
 from reinforce_dropout.systems.learner import put
 
 QUIET = {"show_progress": False, "n_threads": 1}
@@ -86,6 +86,19 @@ def test_same_update_for_the_same_masks(backend, stateful, dataset, expected):
     assert_equal_updates(
         after_three_steps(stateful, dataset, backends.mode(backend)), expected, backend
     )
+
+
+def test_policies_of_low_rank_learn_alike(backend, dataset):
+    """Their matrices are learned, too."""
+    experiment = policy.Settings(n_units=(12, 9), lam=0.01, policy_rank=3)
+    found, right = (
+        after_three_steps(experiment, dataset, mode)
+        for mode in (backends.mode(backend), AS_WRITTEN)
+    )
+    shapes = {v.name: v.get_value().shape for v in found[0]}
+    assert shapes.items() >= {"A_1": (64, 3), "B_1": (3, 12), "A_2": (12, 3), "B_2": (3, 9)}.items()
+    assert "Z_1" not in shapes
+    assert_equal_updates(found, right, backend)
 
 
 def assert_equal_updates(found, expected, backend):
@@ -169,6 +182,7 @@ def test_interrupted_and_resumed_by_another_process_equals_uninterrupted(
         {"instances_per_block": 20, "kl_gradient": "score"},
         {"instances_per_block": 50, "batch_size": 50},
         {"gate": "uniform", "instances_per_block": 7},
+        {"policy_rank": 3, "instances_per_block": 7, "units_per_block": 5},
     ],
     ids=str,
 )

@@ -11,7 +11,8 @@ from reference import compiled, gated_network, in_blocks, parameters
 
 from reinforce_dropout import native, systems
 from reinforce_dropout.blocks import forward as sparse
-from reinforce_dropout.blocks.sharing import Sharing
+from reinforce_dropout.blocks.sharing import Sharing, n_groups
+from reinforce_dropout.gates import low_rank
 from reinforce_dropout.layers import ACTIVATIONS
 from reinforce_dropout.network import RULES, forward
 from reinforce_dropout.systems import block_policy, policy
@@ -97,6 +98,22 @@ def test_both_go_on_with_the_same_state_of_the_generator():
         compiled([x], passed.logits, updates=[(state, passed.rng)])(images(7))
         after.append(state.get_value().bit_generator.state)
     assert after[0] == after[1] != rng(3).bit_generator.state
+
+
+@pytest.mark.parametrize("how", ["mean", "max"])
+@pytest.mark.parametrize("B", [1, 3])
+def test_policies_of_low_rank_decide_alike(B, how):
+    """Their first product reads the packed activations."""
+    network = Both(B, 4, how)
+    widths = zip((9, *HIDDEN), HIDDEN, strict=False)
+    gates = [
+        low_rank(2)(rng(i), n_in, n_groups(n_units, 4), str(i), 0.5)
+        for i, (n_in, n_units) in enumerate(widths, start=1)
+    ]
+    network.network = network.network._replace(gates=gates)
+    states = sparse.block_sparse(network.network, network.sharing).Z
+    assert [Z.get_value().shape[1] for Z in states] == [9, HIDDEN[0]]
+    assert_same(images(10), *(execute(way) for way in (network.dense, network.sparse)))
 
 
 def test_policies_of_other_kinds_decide_alike():

@@ -74,8 +74,9 @@ def assert_same_values(found, expected):
         {},
         {"units_per_block": 4, "block_state": "max", "kl_gradient": "score"},
         {"gate": "uniform"},
+        {"policy_rank": 3, "units_per_block": 4},
     ],
-    ids=["units", "groups", "uniform"],
+    ids=["units", "groups", "uniform", "low rank"],
 )
 def test_steps_and_shrinking_are_those_of_the_dense_step(fields, mode):
     experiment = one_block(**fields)

@@ -14,7 +14,7 @@ from reference import compiled
 from reinforce_dropout import gates, reinforce
 from reinforce_dropout.algorithm import to_theta
 from reinforce_dropout.blocks.sharing import BlockPolicy, Sharing
-from reinforce_dropout.gates import AffinePolicy, BoundedPolicy, Gate, Stage
+from reinforce_dropout.gates import AffinePolicy, BoundedPolicy, Gate, LowRankPolicy, Stage
 from reinforce_dropout.reinforce import Estimate
 from reinforce_dropout.search import natural
 
@@ -33,6 +33,12 @@ def affine(Z=Z, o=O):
 def bounded():
     """Return a policy whose logits are not linear in its parameters."""
     return BoundedPolicy(affine(), 0.1)
+
+
+def low_rank():
+    """Return a policy whose units share a matrix, which has rank 1."""
+    A, B = RNG.normal(size=(N_IN, 1)), RNG.normal(size=(1, K))
+    return LowRankPolicy(*(pytensor.shared(p, name) for p, name in ((A, "A"), (B, "B"), (O, "o"))))
 
 
 def stage_of(policy, s=S):
@@ -67,7 +73,7 @@ def in_blocks():
     return BlockPolicy(affine(), Sharing(2))
 
 
-@pytest.mark.parametrize("policy", [affine, bounded, in_blocks])
+@pytest.mark.parametrize("policy", [affine, bounded, low_rank, in_blocks])
 def test_a_policy_knows_what_the_two_operators_compute(policy):
     """J J^T A, with J as PyTensor forms it."""
     stage = stage_of(policy())

@@ -222,6 +222,7 @@ def test_a_run_that_is_not_mature_has_no_model(small_data, tmp_path, monkeypatch
         ({"freeze_network": True, "policy_every": 2}, "set policy_every=1"),
         ({"optimizer": "momentum", "policy_every": 2}, "set optimizer=sgd, or policy_every=1"),
         ({"min_rate": 0.2, "initial_rate": 0.12}, "set min_rate below initial_rate"),
+        ({"policy_rank": 4, "gate": "uniform"}, "set policy_rank=0 or gate=sigmoid-bernoulli"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(fields, words):

@@ -88,6 +88,7 @@ OUT_OF_RANGE = [
     ("min_rate", 1, "0 or more and less than 1"),
     ("min_rate", -0.1, "0 or more and less than 1"),
     ("estimator", "pullback", "one of reinforce, leave-one-out, self-critical, arm, disarm"),
+    ("policy_rank", -1, "0 or more"),
     ("n_masks", 1, "2 or more"),
     ("damping", 0, "greater than 0"),
     ("matures_with", "dropout", "one of all-units, random-masks"),
