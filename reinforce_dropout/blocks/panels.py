@@ -22,13 +22,13 @@ def panel_width(n_columns, itemsize):
     return min(widths, key=lambda width: -(-n_columns // (2 * width)) * 2 * width)
 
 
-def in_panels(Z):
-    """Copy Z (n_in, n_units) into panels (n_panels, n_in, width).
+def in_panels(Z, width=None):
+    """Copy Z (n_in, n_units) into panels (n_panels, n_in, width), by default of `panel_width`.
 
     Panel p holds the columns from ``p * width`` on. The last panel is padded with zeros.
     """
     n_in, n_units = Z.shape
-    width = panel_width(n_units, Z.itemsize)
+    width = width or panel_width(n_units, Z.itemsize)
     n_panels = max(1, -(-n_units // width))
     padded = np.zeros((n_in, n_panels * width), Z.dtype)
     padded[:, :n_units] = Z

@@ -13,7 +13,11 @@ Importing this package leaves PyTensor's own modes as they are.
 from pytensor.compile.mode import Mode, get_mode
 
 from reinforce_dropout.native import column_rewrites  # noqa: F401 - register rewrites
-from reinforce_dropout.native.ops import packed, submatrix  # noqa: F401 - register translations
+from reinforce_dropout.native.ops import (  # noqa: F401 - register translations
+    lists,
+    packed,
+    submatrix,
+)
 from reinforce_dropout.native.ops.uniforms import AdaptiveLinker, NativeLinker
 from reinforce_dropout.native.rewrites import TAG
 

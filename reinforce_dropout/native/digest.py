@@ -5,7 +5,10 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent
 _BLOCKS = _FOLDER.parent / "blocks"
-_ELSEWHERE = [_FOLDER.parent / "alignment.py", _BLOCKS / "packed.py", _BLOCKS / "submatrix.py"]
+_ELSEWHERE = [
+    _FOLDER.parent / "alignment.py",
+    *(_BLOCKS / f"{name}.py" for name in ("lists", "packed", "submatrix")),
+]
 _SOURCES = sorted(_FOLDER.rglob("*.py")) + _ELSEWHERE
 
 VERSION = int.from_bytes(

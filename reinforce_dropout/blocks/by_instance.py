@@ -1,0 +1,91 @@
+"""A forward pass with masks for every instance over groups of units, which skips dropped groups.
+
+Blocks let instances share what they read. Here nobody shares, and yet nothing is read in vain: a
+group is a line of the cache for each input, and an instance reads the lines of its own groups.
+"""
+
+from typing import Any, NamedTuple
+
+import pytensor
+import pytensor.tensor as pt
+
+from reinforce_dropout.blocks.forward import FIRST_PRODUCT
+from reinforce_dropout.blocks.lists import GroupProduct, ListNonZeros, panel_lanes
+from reinforce_dropout.blocks.panels import in_panels
+from reinforce_dropout.blocks.sharing import expand
+from reinforce_dropout.gates import Stage
+from reinforce_dropout.network import Network, Pass, sampled
+
+
+class ListedNetwork(NamedTuple):
+    """A network laid out for inference by single instances, see `listed`.
+
+    Attributes
+    ----------
+    network : Network
+        Its gates decide for single states, `Sharing` not yet applied.
+    sharing : Sharing
+        Of one instance, and of units that fill whole panels.
+    W : list of shared (n_panels, n_in, lanes)
+        Of the hidden layers, then of the output.
+    Z : list of shared (n_panels, n_in, lanes)
+        Of each policy's first product, see `forward.FIRST_PRODUCT`.
+    """
+
+    network: Network
+    sharing: Any
+    W: list
+    Z: list
+
+
+def suits(network, sharing):
+    """Whether `forward` can run a network: groups fill panels, and policies begin with products."""
+    lanes = panel_lanes(network.output.W.dtype)
+    known = all(type(gate.policy) in FIRST_PRODUCT for gate in network.gates)
+    return sharing.instances == 1 and sharing.units % lanes == 0 and known
+
+
+def listed(network, sharing):
+    """Copy the weights of a network that `suits` into a `ListedNetwork`.
+
+    Later changes of the network's weights and of the policies' matrices have no effect on it.
+    """
+    policies = [FIRST_PRODUCT[type(gate.policy)](gate.policy) for gate in network.gates]
+    W, Z = map(_panels, network.weights), [_panels(first.matrix) for first in policies]
+    return ListedNetwork(network, sharing, list(W), Z)
+
+
+def _panels(W):
+    """Return a copy of a shared matrix in panels, each as wide as a line of the cache."""
+    value = W.get_value(borrow=True)
+    return pytensor.shared(in_panels(value, panel_lanes(value.dtype)), name=W.name, borrow=True)
+
+
+def forward(listed, x, rng=None, rule=sampled):
+    """Propagate `x` through the groups that take part; for the parameters see `blocks.forward`.
+
+    Returns
+    -------
+    Pass
+        The state of a stage is `x`, or the values of a list, see `lists`.
+    """
+    network, sharing = listed.network, listed.sharing
+    below, stages = ListNonZeros()(x), []
+    layers = zip(network.layers, network.gates, listed.W[:-1], listed.Z, strict=True)
+    for i, (layer, gate, W, Z) in enumerate(layers, start=1):
+        first = FIRST_PRODUCT[type(gate.policy)](gate.policy)
+        z = first.then(_every_unit(below, Z, first.biases))
+        u, rng = rule(gate.family, z, rng)
+        U = expand(u, x, layer.b.get_value(borrow=True).size, sharing)
+        stages.append(Stage(gate, str(i), below[0] if stages else x, z, u, U))
+        values, *numbers = GroupProduct(sharing.units)(*below, W, layer.b, pt.neq(u, 0))
+        below = [layer.activation(values), *numbers]
+    return Pass(_every_unit(below, listed.W[-1], network.output.b), stages, rng)
+
+
+def _every_unit(below, W, b):
+    """Return ``s W + b`` (m_b, n_units) from the lists of s: all units are in use."""
+    lanes, n_panels = panel_lanes(W.dtype), W.get_value(borrow=True).shape[0]
+    everything = pt.ones((below[2].shape[0], n_panels), dtype="bool")
+    values, _, _ = GroupProduct(lanes)(*below, W, b, everything)
+    return values[:, : pt.as_tensor(b).shape[0]]

@@ -1,0 +1,239 @@
+"""Masks for every instance over groups of units: Ops, kernels, and the pass that they make."""
+
+from functools import partial
+
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+import pytest
+from pytensor.graph.traversal import ancestors
+from reference import compiled, gated_network, in_blocks, parameters
+
+from reinforce_dropout import native, systems
+from reinforce_dropout.blocks import by_instance, lists
+from reinforce_dropout.blocks.packed import PackedProduct
+from reinforce_dropout.blocks.panels import in_panels
+from reinforce_dropout.blocks.sharing import Sharing, n_groups
+from reinforce_dropout.gates import low_rank
+from reinforce_dropout.layers import ACTIVATIONS
+from reinforce_dropout.native.kernels import lists as kernels
+from reinforce_dropout.network import RULES, forward
+from reinforce_dropout.running import threads
+from reinforce_dropout.systems import block_policy
+
+DTYPES = [pytest.param("float32", marks=pytest.mark.cpu), "float64"]
+TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
+#: Instances, units below and above, units in a group: none, one image, one group, a short last one.
+SHAPES = [(0, 5, 7, 16), (1, 1, 1, 16), (1, 70, 90, 32), (7, 17, 16, 16), (30, 33, 50, 16)]
+RATES = {"none": 0, "all": 1, "random": 0.4}
+
+
+class Layer:
+    """Operands of a layer, and the results by plain NumPy; NaN wherever nothing may be read."""
+
+    def __init__(self, shape, dtype, how="random"):
+        rng = np.random.default_rng(0)
+        n, n_in, n_units, self.size = shape
+        below = rng.random((n, n_in)) < RATES[how]
+        self.groups = rng.random((n, n_groups(n_units, self.size))) < RATES[how]
+        self.s = (rng.normal(size=(n, n_in)) * below).astype(dtype)
+        W, self.b = rng.normal(size=(n_in, n_units)).astype(dtype), rng.normal(size=n_units)
+        self.b = self.b.astype(dtype)
+        self.in_use = np.repeat(self.groups, self.size, axis=1)[:, :n_units]
+        self.product = (self.s @ W + self.b) * self.in_use
+        W[~below.any(axis=0)] = np.nan
+        W[:, ~self.in_use.any(axis=0)] = np.nan
+        self.W = in_panels(W, lists.panel_lanes(dtype))
+
+    def operands(self):
+        """Return the inputs of `GroupProduct`; a list ends with what must not be read."""
+        n, n_in = self.s.shape
+        values = np.full((n, n_in), np.nan, self.s.dtype)
+        units = np.full((n, n_in), 2**31 - 1, "int32")
+        counts = np.count_nonzero(self.s, axis=1)
+        for i, row in enumerate(self.s):
+            units[i, : counts[i]] = np.flatnonzero(row)
+            values[i, : counts[i]] = row[row != 0]
+        return values, units, counts, self.W, self.b, self.groups
+
+    def assert_right(self, found):
+        """Check the lists of the product."""
+        values, units, counts = found
+        assert values.dtype == self.s.dtype and (units.dtype, counts.dtype) == ("int32", "int64")
+        assert values.shape == units.shape and values.shape[1] % self.size == 0
+        np.testing.assert_array_equal(counts, self.in_use.sum(axis=1))
+        for i, own in enumerate(self.in_use):
+            np.testing.assert_array_equal(units[i, : counts[i]], np.flatnonzero(own))
+            np.testing.assert_allclose(
+                values[i, : counts[i]], self.product[i, own], rtol=0,
+                atol=TOLERANCE[self.s.dtype.name] * np.sqrt(self.s.shape[1]),
+            )  # fmt: skip
+            assert not values[i, counts[i] :].any()
+
+
+def by_perform(size, *operands):
+    """Run the Op in NumPy."""
+    inputs = [pt.as_tensor_variable(v).type() for v in operands]
+    return compiled(inputs, lists.GroupProduct(size)(*inputs))(*operands)
+
+
+@pytest.mark.parametrize("how", RATES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_product_of_lists(dtype, shape, how):
+    """By the Op and by its kernel."""
+    layer = Layer(shape, dtype, how)
+    layer.assert_right(by_perform(layer.size, *layer.operands()))
+    layer.assert_right(kernels.group_product(*layer.operands(), layer.size))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_not_zero_is_listed(dtype):
+    """Also a row of zeros, negative numbers and NaN; the kernel's lists are the Op's."""
+    s = np.random.default_rng(1).normal(size=(6, 37)).astype(dtype)
+    s[np.abs(s) < 0.7], s[3], s[4, 5] = 0, 0, np.nan
+    x = pt.matrix(dtype=dtype)
+    for values, units, counts in (
+        compiled([x], lists.ListNonZeros()(x))(s),
+        kernels.list_non_zeros(s),
+    ):
+        assert values.dtype == dtype and values.shape == units.shape == s.shape
+        assert (units.dtype, counts.dtype) == ("int32", "int64")
+        for row, *one, count in zip(s, values, units, counts, strict=True):
+            np.testing.assert_array_equal(one[1][:count], np.flatnonzero(row))
+            np.testing.assert_array_equal(one[0][:count], row[row != 0])
+
+
+@pytest.mark.cpu
+def test_threads_and_company_change_no_bit():
+    """An instance has the same numbers alone and among others, by one thread and by two."""
+    layer = Layer((40, 300, 320, 16), "float32")
+    values, units, counts, W, b, groups = layer.operands()
+    results = []
+    for n in (1, 2):
+        with threads.limited(n):
+            results.append(kernels.group_product(values, units, counts, W, b, groups, 16))
+    layer.assert_right(results[0])
+    layer.assert_right(results[1])  # the units, too, as far as the lists reach
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    for i in range(len(values)):
+        own = slice(i, i + 1)
+        alone = kernels.group_product(values[own], units[own], counts[own], W, b, groups[own], 16)
+        n = alone[2][0]
+        np.testing.assert_array_equal(alone[0][0, :n], results[0][0][i, :n])
+
+
+def spoilt(change):
+    """Return operands with one of them changed."""
+    operands = dict(zip("values units counts W b groups".split(), Layer(SHAPES[-1], "float32")
+                        .operands(), strict=True))  # fmt: skip
+    return list((operands | change(operands)).values())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda v: {"units": v["units"][:, :3]}, "values and units need one shape"),
+        (lambda v: {"counts": v["counts"][:3]}, "the lists do not go with each other"),
+        (lambda v: {"groups": v["groups"][:3]}, "the lists do not go with each other"),
+        (lambda v: {"groups": v["groups"][:, :1]}, "each group needs its units"),
+        (lambda v: {"b": v["b"][:3]}, "each unit one column"),
+        (lambda v: {"W": v["W"][:, :, :7].copy()}, "a group needs whole panels"),
+    ],
+)
+def test_operands_that_do_not_go_together_are_refused(change, words):
+    for product in (by_perform, lambda size, *operands: kernels.group_product(*operands, size)):
+        with pytest.raises(ValueError, match=words):
+            product(16, *spoilt(change))
+
+
+def test_other_types_are_refused():
+    values, units, counts, W, b, groups = Layer(SHAPES[-1], "float32").operands()
+    for wrong in ((values, W.astype("float64"), groups), (values, W, groups.astype("int8"))):
+        with pytest.raises(TypeError, match="one dtype, and groups as bool"):
+            lists.GroupProduct(16)(wrong[0], units, counts, wrong[1], b, wrong[2])
+
+
+HIDDEN = (70, 32)
+
+
+def network_of(units, rank=0, activation="tanh"):
+    """Return a network in float32 whose biases and rates are spread out."""
+    network = gated_network(
+        np.random.default_rng(0), (9, *HIDDEN, 4), ACTIVATIONS[activation], units=units
+    )
+    if rank:
+        widths = zip((9, *HIDDEN), HIDDEN, strict=False)
+        gates = [
+            low_rank(rank)(np.random.default_rng(i), n_in, n_groups(n, units), str(i))
+            for i, (n_in, n) in enumerate(widths, start=1)
+        ]
+        network = network._replace(gates=gates)
+    for i, p in enumerate(parameters(network)):
+        value = np.random.default_rng(i).normal(size=p.get_value().shape)
+        p.set_value(value.astype("float32"))
+    return network
+
+
+def both(network, units, rule="sampled", function=compiled):
+    """Compile ``[logits, z, u, U]`` of the dense pass, and of the one that skips."""
+    functions, sharing = [], Sharing(1, units)
+    for walk in (
+        partial(forward, in_blocks(network, sharing)),
+        partial(by_instance.forward, by_instance.listed(network, sharing)),
+    ):
+        x, state = pt.fmatrix("x"), pytensor.shared(np.random.default_rng(3))
+        passed = walk(x, state, RULES[rule])
+        parts = [getattr(stage, name) for name in ("z", "u", "U") for stage in passed.stages]
+        outputs, updates = [passed.logits, *parts], [(state, passed.rng)] * (rule == "sampled")
+        functions.append(function([x], outputs, updates=updates))
+    return functions
+
+
+def assert_same(dense, sparse):
+    """Compare passes over two batches, the second with the draws that follow."""
+    x = np.maximum(np.random.default_rng(2).normal(size=(11, 9)) + 0.4, 0).astype("float32")
+    for batch in (x, x[:1]):
+        for one, other in zip(dense(batch), sparse(batch), strict=True):
+            assert other.dtype == one.dtype == "float32" and other.shape == one.shape
+            np.testing.assert_allclose(other, one, rtol=0, atol=3e-5)
+
+
+@pytest.mark.parametrize("rule", ["sampled", "thresholded"])
+@pytest.mark.parametrize(
+    ("units", "rank", "activation"), [(16, 0, "tanh"), (32, 0, "sigmoid"), (16, 3, "relu")]
+)
+def test_same_function_of_the_same_draws(units, rank, activation, rule):
+    network = network_of(units, rank, activation)
+    assert by_instance.suits(network, Sharing(1, units))
+    assert_same(*both(network, units, rule))
+
+
+def test_same_function_in_native_mode():
+    network, in_native_mode = network_of(16), partial(pytensor.function, mode=native.mode())
+    dense, _ = both(network, 16)
+    _, sparse = both(network, 16, function=in_native_mode)
+    assert_same(dense, sparse)
+
+
+@pytest.mark.parametrize(("instances", "units"), [(1, 16), (1, 32), (1, 8), (1, 1), (2, 16)])
+def test_what_block_sparse_prediction_takes(instances, units):
+    """Its passes are made of these Ops exactly if groups of single instances fill panels."""
+    experiment = block_policy.Settings(
+        n_units=HIDDEN, instances_per_block=instances, units_per_block=units
+    )
+    system = systems.build_for_prediction(experiment, (3, 3), 4, "block-sparse")
+    for rule in ("sampled", "thresholded"):
+        passed = system.predict[rule](pt.fmatrix("x"), pytensor.shared(np.random.default_rng(0)))
+        ops = {type(v.owner.op) for v in ancestors([passed.logits]) if v.owner}
+        assert (lists.GroupProduct in ops) == (instances == 1 and units in (16, 32))
+        assert (PackedProduct in ops) != (lists.GroupProduct in ops)
+
+
+def test_what_it_does_not_suit():
+    """Blocks, groups that end within a panel, and policies that do not begin with a product."""
+    network = network_of(16)
+    assert not by_instance.suits(network, Sharing(2, 16))
+    assert not by_instance.suits(network_of(8), Sharing(1, 8))
+    gates = [gate._replace(policy=lambda s: s) for gate in network.gates]
+    assert not by_instance.suits(network._replace(gates=gates), Sharing(1, 16))
