@@ -17,7 +17,14 @@ from pytensor.gradient import disconnected_grad
 
 
 def none(C, stage):
-    """Zero. Unbiased."""
+    """Zero. Unbiased.
+
+    Examples
+    --------
+    >>> b, updates = none(pt.as_tensor([1.0, 2.0, 6.0]), None)
+    >>> b.eval(), updates
+    (array([0., 0., 0.]), {})
+    """
     return pt.zeros_like(C), {}
 
 
@@ -26,6 +33,12 @@ def batch_mean(C, stage):
 
     It contains the example's own cost. That scales the expectation of the score's part to (N-1)/N
     times g, 5 % less at N = 20. A direct term, see `returns.to_go`, is not scaled.
+
+    Examples
+    --------
+    >>> b, _ = batch_mean(pt.as_tensor([1.0, 2.0, 6.0]), None)
+    >>> b.eval()
+    array([3., 3., 3.])
     """
     return pt.zeros_like(C) + C.mean(), {}
 
@@ -35,6 +48,12 @@ def leave_one_out_mean(C, stage):
 
     Unbiased. The gradient is exactly N/(N-1) times that with the batch mean, so the two differ in
     the learning rate only. A single example gets its own cost, so it causes no update.
+
+    Examples
+    --------
+    >>> b, _ = leave_one_out_mean(pt.as_tensor([1.0, 2.0, 6.0]), None)
+    >>> b.eval()
+    array([4. , 3.5, 1.5])
     """
     n = C.shape[0].astype(C.dtype)
     alone = pt.eq(n, 1)
@@ -46,6 +65,12 @@ def batch_minimum(C, stage):
 
     Biased: the expectation is g minus (1/N) times the gradient of E[min_n C_n]. The lowest cost
     depends on the mask of its own example.
+
+    Examples
+    --------
+    >>> b, _ = batch_minimum(pt.as_tensor([1.0, 2.0, 6.0]), None)
+    >>> b.eval()
+    array([1., 1., 1.])
     """
     return pt.zeros_like(C) + C.min(), {}
 
@@ -64,6 +89,17 @@ def moving_average(decay):
     -------
     callable
         ``baseline(C, stage) -> (b, updates)``, with a shared variable ``average_<stage.name>``.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> baseline = moving_average(0.75)
+    >>> b, updates = baseline(pt.as_tensor([1.0, 2.0, 6.0]), SimpleNamespace(name="1"))
+    >>> b.eval()
+    array([0., 0., 0.])
+    >>> ((average, new),) = updates.items()
+    >>> average.name, float(new.eval())
+    ('average_1', 0.75)
     """
 
     def baseline(C, stage):
@@ -91,6 +127,19 @@ def per_unit(decay):
     callable
         ``baseline(C, stage) -> (b, updates)``, b (N, k), with shared variables (k,) called
         ``weighted_cost_<stage.name>`` and ``weight_<stage.name>``.
+
+    Examples
+    --------
+    >>> from reinforce_dropout import gates, network
+    >>> rng = np.random.default_rng(0)
+    >>> net = network.multilayer_perceptron(rng, (3, 2, 2), pt.tanh)
+    >>> net = net._replace(gates=[gates.sigmoid_bernoulli(rng, 3, 2, "1")])
+    >>> (stage,) = network.forward(net, pt.ones((4, 3)), pytensor.shared(rng)).stages
+    >>> b, updates = per_unit(0.9)(pt.as_tensor([1.0, 2.0, 6.0, 3.0]), stage)
+    >>> b.eval().shape
+    (4, 2)
+    >>> [average.name for average in updates]
+    ['weighted_cost_1', 'weight_1']
     """
 
     def baseline(C, stage):

@@ -29,6 +29,11 @@ def log_prob(z, u):
     -------
     tensor (m_b,)
         In nats, summed over the units.
+
+    Examples
+    --------
+    >>> log_prob(pt.as_tensor([[0.0, 2.0]]), np.array([[1.0, 0.0]])).eval().round(3)
+    array([-2.82])
     """
     return log_probs(z, u).sum(axis=-1)
 
@@ -50,6 +55,11 @@ def entropy(z):
     -------
     tensor (m_b,)
         In nats, summed over the units.
+
+    Examples
+    --------
+    >>> entropy(pt.as_tensor([[0.0, 0.0], [0.0, 9.0]])).eval().round(3)
+    array([1.386, 0.694])
     """
     return (pt.softplus(z) - pt.sigmoid(z) * z).sum(axis=-1)
 
@@ -71,6 +81,11 @@ def kl(z, q):
     -------
     tensor (m_b,)
         In nats, summed over the units.
+
+    Examples
+    --------
+    >>> kl(pt.as_tensor([[0.0], [-2.0]]), 0.5).eval().round(3)
+    array([0.   , 0.328])
     """
     sigma = pt.sigmoid(z)
     log_q = np.log(q).astype(z.dtype)
@@ -94,6 +109,13 @@ def sample(z, rng):
         Masks of zeros and ones in the dtype of `z`; a constant for back-propagation.
     next_rng : random generator variable
         The state after the draw.
+
+    Examples
+    --------
+    >>> rng = pytensor.shared(np.random.default_rng(0))
+    >>> u, next_rng = sample(pt.as_tensor([[0.0, 9.0, -9.0]]), rng)
+    >>> u.eval()
+    array([[0., 1., 0.]])
     """
     next_rng, uniform = pt.random.uniform(
         size=z.shape, rng=rng, dtype=z.dtype, return_next_rng=True
@@ -130,10 +152,22 @@ def antithetic(z, n):
 
 
 def mean(z):
-    """Return the expectation of the masks, ``sigma = sigm(z)``, (m_b, n_units)."""
+    """Return the expectation of the masks, ``sigma = sigm(z)``, (m_b, n_units).
+
+    Examples
+    --------
+    >>> mean(pt.as_tensor([[0.0, 2.0]])).eval().round(2)
+    array([[0.5 , 0.88]])
+    """
     return pt.sigmoid(z)
 
 
 def mode(z):
-    """Return the most probable masks, (m_b, n_units): 1 where ``sigma > 1/2``, else 0."""
+    """Return the most probable masks, (m_b, n_units): 1 where ``sigma > 1/2``, else 0.
+
+    Examples
+    --------
+    >>> mode(pt.as_tensor([[0.0, 2.0]])).eval()
+    array([[0., 1.]])
+    """
     return (z > 0).astype(z.dtype)

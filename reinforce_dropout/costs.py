@@ -21,6 +21,11 @@ def nll(logits, y):
     -------
     tensor (m_b,)
         In nats, one for each example.
+
+    Examples
+    --------
+    >>> nll(pt.as_tensor([[0.0, 0.0], [9.0, 0.0]]), pt.as_tensor([0, 1])).eval().round(3)
+    array([0.693, 9.   ])
     """
     # Shifted logits have the same softmax. The largest of them is 0, so nothing overflows.
     shifted = logits - disconnected_grad(logits.max(axis=1, keepdims=True))
@@ -28,12 +33,24 @@ def nll(logits, y):
 
 
 def l2(weights):
-    """Sum of the squares of all entries of the weight matrices (no biases, no policies)."""
+    """Sum of the squares of all entries of the weight matrices (no biases, no policies).
+
+    Examples
+    --------
+    >>> float(l2([pt.as_tensor([[3.0, 4.0]]), pt.as_tensor([[2.0]])]).eval())
+    29.0
+    """
     return sum((W**2).sum() for W in weights)
 
 
 def l2_norms(weights):
-    """Sum of the Euclidean norms of the weight matrices: another reading of an "L2 penalty"."""
+    """Sum of the Euclidean norms of the weight matrices: another reading of an "L2 penalty".
+
+    Examples
+    --------
+    >>> float(l2_norms([pt.as_tensor([[3.0, 4.0]]), pt.as_tensor([[2.0]])]).eval())
+    7.0
+    """
     return sum(pt.sqrt((W**2).sum()) for W in weights)
 
 
@@ -67,6 +84,14 @@ def kl_to_rate(q):
     -------
     callable
         ``cost(stages, i) -> Paid`` in nats, for a list of `Stage` and the number of one of them.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> from reinforce_dropout.gates import Gate
+    >>> stage = SimpleNamespace(gate=Gate(policy=None), z=pt.as_tensor([[0.0]]))
+    >>> kl_to_rate(0.1)([stage], 0).for_policy.eval().round(3)
+    array([0.511])
     """
 
     def cost(stages, i):
@@ -144,5 +169,10 @@ def mdp_cost(nll, paid, lam):
     -------
     tensor (m_b,)
         In nats.
+
+    Examples
+    --------
+    >>> mdp_cost(pt.as_tensor([1.0, 2.0]), [pt.as_tensor([3.0, 0.0])], lam=0.1).eval()
+    array([1.3, 2. ])
     """
     return nll + pt.constant(lam, dtype=nll.dtype) * sum(paid)

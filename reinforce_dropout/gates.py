@@ -15,12 +15,24 @@ from reinforce_dropout.initializers import glorot_uniform, logit_of_rate, parame
 
 
 def multiply(h, U):
-    """Let the units take part where `U` is 1: ``h * U``, both (m_b, n_units)."""
+    """Let the units take part where `U` is 1: ``h * U``, both (m_b, n_units).
+
+    Examples
+    --------
+    >>> multiply(np.array([3.0, 4.0]), np.array([1.0, 0.0]))
+    array([3., 0.])
+    """
     return h * U
 
 
 def unchanged(value, *_):
-    """Return `value`: every example has a decision of its own."""
+    """Return `value`: every example has a decision of its own.
+
+    Examples
+    --------
+    >>> unchanged("u", "s")
+    'u'
+    """
     return value
 
 
@@ -210,6 +222,14 @@ def sigmoid_bernoulli(rng, n_in, n_units, name, initial_rate=0.12):
     Returns
     -------
     Gate
+
+    Examples
+    --------
+    >>> gate = sigmoid_bernoulli(np.random.default_rng(0), 3, 2, "1")
+    >>> [(p.name, p.get_value().shape) for p in gate.policy.theta]
+    [('Z_1', (3, 2)), ('o_1', (2,))]
+    >>> pt.sigmoid(gate.policy(pt.zeros((1, 3)))).eval().round(2)
+    array([[0.12, 0.12]])
     """
     Z = parameter(glorot_uniform(rng, n_in, n_units), f"Z_{name}")
     return Gate(AffinePolicy(Z, parameter(logit_of_rate(initial_rate, n_units), f"o_{name}")))
@@ -234,6 +254,12 @@ def uniform(rng, n_in, n_units, name, initial_rate=0.12):
     """Return a gate that lets every unit take part at `initial_rate`, in every state.
 
     The parameters are those of `sigmoid_bernoulli`; nothing is drawn from `rng`.
+
+    Examples
+    --------
+    >>> gate = uniform(np.random.default_rng(0), 3, 2, "1", initial_rate=0.5)
+    >>> pt.sigmoid(gate.policy(pt.ones((1, 3)))).eval(), gate.policy.theta
+    (array([[0.5, 0.5]]), [])
     """
     return Gate(UniformPolicy(parameter(logit_of_rate(initial_rate, n_units), f"o_{name}")))
 

@@ -9,17 +9,42 @@ from reinforce_dropout.layers import dense
 
 
 def sampled(family, z, rng):
-    """Draw the decisions, as in training."""
+    """Draw the decisions, as in training.
+
+    Examples
+    --------
+    >>> from reinforce_dropout import bernoulli
+    >>> rng = pytensor.shared(np.random.default_rng(0))
+    >>> u, next_rng = sampled(bernoulli, pt.as_tensor([[0.0, 9.0, -9.0]]), rng)
+    >>> u.eval()
+    array([[0., 1., 0.]])
+    """
     return family.sample(z, rng)
 
 
 def expected(family, z, rng):
-    """Use the decisions' expectation; nothing is drawn."""
+    """Use the decisions' expectation; nothing is drawn.
+
+    Examples
+    --------
+    >>> from reinforce_dropout import bernoulli
+    >>> u, _ = expected(bernoulli, pt.as_tensor([[0.0, 2.0]]), None)
+    >>> u.eval().round(2)
+    array([[0.5 , 0.88]])
+    """
     return family.mean(z), rng
 
 
 def thresholded(family, z, rng):
-    """Use the most probable decisions; nothing is drawn."""
+    """Use the most probable decisions; nothing is drawn.
+
+    Examples
+    --------
+    >>> from reinforce_dropout import bernoulli
+    >>> u, _ = thresholded(bernoulli, pt.as_tensor([[0.0, 2.0]]), None)
+    >>> u.eval()
+    array([[0., 1.]])
+    """
     return family.mode(z), rng
 
 
@@ -97,6 +122,12 @@ def multilayer_perceptron(rng, widths, activation, initial=glorot_uniform):
     -------
     Network
         Without gates.
+
+    Examples
+    --------
+    >>> network = multilayer_perceptron(np.random.default_rng(0), (4, 3, 2), pt.tanh)
+    >>> [(p.name, p.get_value().shape) for p in network.params]
+    [('W_1', (4, 3)), ('b_1', (3,)), ('W_out', (3, 2)), ('b_out', (2,))]
     """
     layers = [
         dense(rng, n_in, n_units, str(i), activation, initial)
@@ -123,6 +154,16 @@ def forward(network, x, rng=None, rule=sampled, start=1):
     Returns
     -------
     Pass
+
+    Examples
+    --------
+    >>> from reinforce_dropout.gates import sigmoid_bernoulli
+    >>> rng = np.random.default_rng(0)
+    >>> network = multilayer_perceptron(rng, (4, 3, 2), pt.tanh)
+    >>> network = network._replace(gates=[sigmoid_bernoulli(rng, 4, 3, "1")])
+    >>> passed = forward(network, pt.ones((5, 4)), pytensor.shared(rng))
+    >>> passed.logits.eval().shape, passed.stages[0].u.eval().shape
+    ((5, 2), (5, 3))
     """
     s, stages = x, []
     layers = list(zip(network.layers, network.gates, strict=True))

@@ -87,6 +87,15 @@ def policy_gradient(log_pi, theta, c):
     Returns
     -------
     list of tensor
+
+    Examples
+    --------
+    >>> from reinforce_dropout.bernoulli import log_prob
+    >>> o = pytensor.shared(np.zeros(2))
+    >>> log_pi = log_prob(pt.zeros((3, 2)) + o, np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]))
+    >>> (grad,) = policy_gradient(log_pi, [o], pt.as_tensor([1.0, -1.0, 3.0]))
+    >>> grad.eval()
+    array([-0.5       , -0.83333333])
     """
     return pullback(log_pi, theta, _mean_weights(log_pi, c))
 
@@ -96,6 +105,14 @@ def jacobian_policy_gradient(log_pi, theta, c):
 
     J has m_b times as many entries as theta, and takes m_b backward passes. The parameters are
     those of `policy_gradient`.
+
+    Examples
+    --------
+    >>> o = pytensor.shared(np.zeros(2))
+    >>> log_pi = (pt.as_tensor([[1.0, 2.0], [3.0, 4.0]]) * o).sum(axis=1)
+    >>> (grad,) = jacobian_policy_gradient(log_pi, [o], pt.as_tensor([1.0, 1.0]))
+    >>> grad.eval()
+    array([2., 3.])
     """
     J = pytensor.gradient.jacobian(log_pi.ravel(), theta)
     return [pt.tensordot(_mean_weights(log_pi, c).ravel(), J_k, axes=1) for J_k in J]
@@ -107,6 +124,14 @@ def pushforward_policy_gradient(log_pi, theta, c):
     ``J v`` (Theano's ``Rop``, now ``pushforward``) is linear in the tangent v. So the gradient of
     the number ``(1/N) c^T (J v)`` with respect to v is ``(1/N) c^T J`` at every v. The parameters
     are those of `policy_gradient`.
+
+    Examples
+    --------
+    >>> o = pytensor.shared(np.zeros(2))
+    >>> log_pi = (pt.as_tensor([[1.0, 2.0], [3.0, 4.0]]) * o).sum(axis=1)
+    >>> (grad,) = pushforward_policy_gradient(log_pi, [o], pt.as_tensor([1.0, 1.0]))
+    >>> grad.eval()
+    array([2., 3.])
     """
     v = [pt.zeros_like(p) for p in theta]
     Jv = pushforward(log_pi, theta, v)
@@ -118,5 +143,13 @@ def surrogate_policy_gradient(log_pi, theta, c):
 
     Users of libraries without a vector-Jacobian product write this. The parameters are those of
     `policy_gradient`.
+
+    Examples
+    --------
+    >>> o = pytensor.shared(np.zeros(2))
+    >>> log_pi = (pt.as_tensor([[1.0, 2.0], [3.0, 4.0]]) * o).sum(axis=1)
+    >>> (grad,) = surrogate_policy_gradient(log_pi, [o], pt.as_tensor([1.0, 1.0]))
+    >>> grad.eval()
+    array([2., 3.])
     """
     return pytensor.grad((disconnected_grad(_mean_weights(log_pi, c)) * log_pi).sum(), theta)

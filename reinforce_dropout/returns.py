@@ -21,6 +21,14 @@ def literal(nll, paid, lam, i):
 
     The expectation is that of `to_go` without its direct term. The noise is larger. A layer learns
     nothing about its own divergence.
+
+    Examples
+    --------
+    >>> from reinforce_dropout.costs import Paid
+    >>> nll, kl = pt.as_tensor([1.0, 2.0]), pt.as_tensor([3.0, 0.0])
+    >>> C, direct = literal(nll, [Paid(for_policy=kl)], lam=0.1, i=0)
+    >>> C.eval(), direct
+    (array([1.3, 2. ]), None)
     """
     return mdp_cost(nll, [p.for_decision + p.for_policy for p in paid], lam), None
 
@@ -30,6 +38,14 @@ def to_go(nll, paid, lam, i):
 
     C_i leaves out what the decision u_i cannot change: the costs of earlier stages, and what the
     stage's own policy pays. The latter is differentiated directly.
+
+    Examples
+    --------
+    >>> from reinforce_dropout.costs import Paid
+    >>> nll, kl = pt.as_tensor([1.0, 2.0]), pt.as_tensor([3.0, 0.0])
+    >>> C, direct = to_go(nll, [Paid(for_policy=kl)], lam=0.1, i=0)
+    >>> C.eval(), float(direct.eval().round(2))
+    (array([1., 2.]), 0.15)
     """
     later = [p.for_decision for p in paid[i:]] + [p.for_policy for p in paid[i + 1 :]]
     own = pt.as_tensor(paid[i].for_policy)
@@ -37,7 +53,15 @@ def to_go(nll, paid, lam, i):
 
 
 def plus_direct(grads, direct, theta):
-    """Return `grads`, one for each entry of `theta`, plus the gradient of `direct` if any."""
+    """Return `grads`, one for each entry of `theta`, plus the gradient of `direct` if any.
+
+    Examples
+    --------
+    >>> o = pytensor.shared(np.array([1.0, 2.0]))
+    >>> (grad,) = plus_direct([np.array([5.0, 5.0])], (o**2).sum(), [o])
+    >>> grad.eval()
+    array([7., 9.])
+    """
     if direct is None:
         return grads
     own = pytensor.grad(direct, theta, disconnected_inputs="ignore")

@@ -27,6 +27,12 @@ def sgd(params, grads, learning_rate):
     Returns
     -------
     dict from shared variable to tensor
+
+    Examples
+    --------
+    >>> p = pytensor.shared(np.array([1.0, 2.0]))
+    >>> sgd([p], [np.array([10.0, 0.0])], 0.1)[p].eval()
+    array([0., 2.])
     """
     return {p: p - pt.cast(learning_rate, p.dtype) * g for p, g in zip(params, grads, strict=True)}
 
@@ -48,6 +54,13 @@ def momentum(params, grads, learning_rate, mu):
     -------
     dict from shared variable to tensor
         Also of the velocities ``velocity_<name>``, 0 at first.
+
+    Examples
+    --------
+    >>> p = pytensor.shared(np.array([1.0, 2.0]), name="p")
+    >>> updates = momentum([p], [pt.as_tensor([10.0, 0.0])], 0.1, mu=0.9)
+    >>> updates[p].eval(), len(updates)
+    (array([0.9, 2. ]), 2)
     """
     updates = {}
     for p, g in zip(params, grads, strict=True):
@@ -75,6 +88,13 @@ def rmsprop(params, grads, learning_rate, decay=0.9, epsilon=1e-6):
     -------
     dict from shared variable to tensor
         Also of the averages ``square_<name>``, 0 at first.
+
+    Examples
+    --------
+    >>> p = pytensor.shared(np.array([1.0, 2.0]), name="p")
+    >>> updates = rmsprop([p], [pt.as_tensor([10.0, 0.0])], 0.1)
+    >>> updates[p].eval().round(3), len(updates)
+    (array([0.684, 2.   ]), 2)
     """
     updates = {}
     for p, g in zip(params, grads, strict=True):
@@ -106,6 +126,13 @@ def adam(params, grads, learning_rate, mu, decay=0.999, epsilon=1e-8):
     dict from shared variable to tensor
         Also of the averages ``mean_<name>`` and ``square_<name>``, and of their weights' sums
         ``mean_weight_<name>`` and ``square_weight_<name>``.
+
+    Examples
+    --------
+    >>> p = pytensor.shared(np.array([1.0, 2.0]), name="p")
+    >>> updates = adam([p], [pt.as_tensor([10.0, 0.0])], 0.1, mu=0.9)
+    >>> updates[p].eval().round(3), len(updates)
+    (array([0.9, 2. ]), 5)
     """
     updates = {}
     for p, g in zip(params, grads, strict=True):
@@ -134,6 +161,13 @@ def max_norm(updates, weights, limit):
     Returns
     -------
     dict from shared variable to tensor
+
+    Examples
+    --------
+    >>> W = pytensor.shared(np.array([[3.0, 0.3], [4.0, 0.4]]), name="W")
+    >>> max_norm({W: W}, [W], limit=1.0)[W].eval()
+    array([[0.6, 0.3],
+           [0.8, 0.4]])
     """
     limited = {}
     for W in weights:

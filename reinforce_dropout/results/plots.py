@@ -109,6 +109,12 @@ def masks(participation: list, class_names: tuple = (), title: str = "") -> Figu
     matplotlib.figure.Figure
         A panel for each layer: rows are classes, columns are units. Units are ordered by the class
         in which they take part most.
+
+    Examples
+    --------
+    >>> figure = masks([np.array([[0.1, 0.9], [0.8, 0.2]])], ("cat", "dog"))
+    >>> figure.axes[0].get_ylabel()
+    'class'
     """
     n_classes = len(participation[0])
     names = class_names or tuple(map(str, range(n_classes)))
@@ -142,5 +148,10 @@ def order(fractions: np.ndarray) -> np.ndarray:
     """Return the order of the units of a layer, (n_units,): by class, and there the most first.
 
     A unit belongs to the class in which it takes part most.
+
+    Examples
+    --------
+    >>> order(np.array([[0.1, 0.9], [0.8, 0.2]]))
+    array([1, 0])
     """
     return np.lexsort([-fractions.max(axis=0), fractions.argmax(axis=0)])

@@ -111,6 +111,12 @@ def load(
     ------
     DataError
         The data is missing, damaged or inconsistent, or cannot be split like that.
+
+    Examples
+    --------
+    >>> data = load((np.ones((21, 4)), np.arange(21) % 2))
+    >>> len(data.train), len(data.valid), len(data.test), data.n_classes
+    (15, 3, 3, 2)
     """
     if isinstance(source, str) and source in NAMED:
         parts = Parts(NAMED[source]())

@@ -28,6 +28,14 @@ class Patience:
     ----------
     best : float
         Lowest validation error so far, a fraction; infinite before the first.
+
+    Examples
+    --------
+    >>> patience = Patience(patience=100, increase=2.0)
+    >>> patience.improved(0.05, n_updates=81), patience.patience
+    (True, 160)
+    >>> patience.allows(161), patience.allows(162)
+    (True, False)
     """
 
     patience: int = 10_000

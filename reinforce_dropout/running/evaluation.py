@@ -136,6 +136,19 @@ def load_evaluation(
     ------
     RecordError, ExperimentError
         As for `load_model`.
+
+    Examples
+    --------
+    >>> from reinforce_dropout.running import datasets
+    >>> from reinforce_dropout import preset, train
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.random((60, 4)), np.arange(60) % 2
+    >>> experiment = preset("policy-500").replace(n_units=(5,), n_epochs=2)
+    >>> quick = {"backend": "python", "show_progress": False}
+    >>> record = train(experiment, "run.hdf5", data=(X, y), **quick)
+    >>> evaluation = load_evaluation(record)(datasets.load((X, y)).test)
+    >>> list(evaluation.errors), evaluation.active_fraction["expected"].shape
+    (['sampled', 'expected', 'thresholded'], (1,))
     """
     backend = backend or backend_of(record)
     execution = backends.execution(backend, execution)

@@ -60,6 +60,18 @@ def load_prediction(
     Several Python threads may call it; one waits for the other. Do not fork after the first call:
     GNU OpenMP, which Numba uses on Linux, ends a forked process that calls it again. Start
     processes with the method "spawn" or "forkserver" of `multiprocessing`.
+
+    Examples
+    --------
+    >>> from reinforce_dropout import preset, train
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.random((60, 4)), np.arange(60) % 2
+    >>> experiment = preset("policy-500").replace(n_units=(5,), n_epochs=2)
+    >>> quick = {"backend": "python", "show_progress": False}
+    >>> record = train(experiment, "run.hdf5", data=(X, y), **quick)
+    >>> predict = load_prediction(record, rule="expected")
+    >>> predict(X).shape
+    (60, 2)
     """
     backend = backend or backend_of(record)
     execution = backends.execution(backend, execution)

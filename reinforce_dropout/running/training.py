@@ -85,6 +85,17 @@ def train(
         One sentence says what is wrong and how to fix it: see `errors`.
     KeyboardInterrupt
         On Ctrl-C or SIGTERM, after the last whole epoch has been saved.
+
+    Examples
+    --------
+    >>> from reinforce_dropout import preset, train
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.random((60, 4)), np.arange(60) % 2
+    >>> experiment = preset("policy-500").replace(n_units=(5,), n_epochs=2)
+    >>> quick = {"backend": "python", "show_progress": False}
+    >>> record = train(experiment, "run.hdf5", data=(X, y), **quick)
+    >>> record.curves["active_fraction"].shape
+    (2, 1)
     """
     backend = backends.resolve(backend)
     execution = backends.execution(backend, execution)

@@ -58,6 +58,11 @@ def preset(name: str) -> Experiment:
     ------
     ExperimentError
         There is no such preset.
+
+    Examples
+    --------
+    >>> preset("policy-800-800").n_units
+    (800, 800)
     """
     if name not in PRESETS:
         raise ExperimentError(f"there is no preset {name!r}; the presets are {', '.join(PRESETS)}.")

@@ -129,6 +129,13 @@ class Experiment:
     """Settings of every system: data, length, early stopping and seed.
 
     Raises `ExperimentError` if a value is not allowed, or does not fit another one.
+
+    Examples
+    --------
+    >>> from reinforce_dropout import preset
+    >>> experiment = preset("policy-500").replace(lam=0.001, n_units="300,300")
+    >>> experiment.n_units, experiment.differences(preset("policy-500"))["lam"]
+    ((300, 300), (0.001, 0.0))
     """
 
     system: ClassVar[str]
