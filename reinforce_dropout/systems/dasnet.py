@@ -276,4 +276,16 @@ def trained(settings, image_shape, n_classes, read):
 
 TRAINING = PREDICTION = {"dense": build}
 
-PRESETS = (Settings(name="dasnet", batch_size=250, shuffle=True, n_epochs=10, patience=2_000),)
+PRESETS = (
+    # By the validation error of one epoch. A mini-batch of training images has few errors, so most
+    # of a generation's move is noise. Longer moves made the frozen network worse.
+    Settings(
+        name="dasnet",
+        batch_size=250,
+        shuffle=True,
+        n_epochs=10,
+        patience=2_000,
+        search_std=0.01,
+        mean_learning_rate=0.1,
+    ),
+)
