@@ -104,7 +104,7 @@ class ConditionalMLPClassifier(ClassifierMixin, BaseEstimator):
     >>> from reinforce_dropout.sklearn import ConditionalMLPClassifier
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(200, 2))
-    >>> y = np.where(X[:, 0] * X[:, 1] > 0, "same sign", "different")
+    >>> y = np.where(X[:, 0] > X[:, 1], "falls", "rises")
     >>> classifier = ConditionalMLPClassifier(n_units=(30,), max_iter=30, random_state=0)
     >>> bool(classifier.fit(X, y).score(X, y) > 0.9)
     True

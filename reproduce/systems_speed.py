@@ -9,6 +9,7 @@ process may use; for one core, start it with ``taskset -c 0``.
 import os
 import time
 
+import click
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,13 +132,14 @@ def measure(name, n_threads):
     return {who: np.array(found[1:]) for who, found in times.items()}, losses
 
 
+@click.command(help=__doc__)
 def main():
     """Print the medians of both, and of their ratio turn by turn."""
     n_threads = len(os.sched_getaffinity(0))
     for name in CASES:
         times, losses = measure(name, n_threads)
         low, median, high = np.percentile(times["ours"] / times["JAX"], (25, 50, 75))
-        print(
+        click.echo(
             f"{name}, {n_threads} threads: ours {np.median(times['ours']):.0f}, JAX "
             f"{np.median(times['JAX']):.0f} microseconds a step; ours / JAX {median:.2f} "
             f"({low:.2f} to {high:.2f}); losses {losses['ours']:.3f} and {losses['JAX']:.3f}"

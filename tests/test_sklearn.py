@@ -118,7 +118,17 @@ def test_early_stopping_sets_a_part_of_each_class_aside(examples, monkeypatch):
     assert classifier.validation_scores_.shape == (1,) and classifier.best_iter_ == 1
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+OF_IMAGES = ("cnn", "dasnet")
+"""Systems that need rows and columns, which scikit-learn's features have not."""
+
+
+@pytest.mark.parametrize("name", OF_IMAGES)
+def test_a_system_of_images_is_refused_in_a_sentence(name, examples):
+    with pytest.raises(ExperimentError):
+        small(system=SYSTEMS[name].PRESETS[0].name, n_units=None).fit(*examples)
+
+
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if name not in OF_IMAGES])
 def test_every_system(name, examples):
     """With its first preset, made small where it has `n_units`."""
     first = SYSTEMS[name].PRESETS[0]

@@ -51,8 +51,13 @@ def convolutional_network(settings, image_shape, n_classes):
     Raises
     ------
     ExperimentError
-        The images are too small for so many convolutions.
+        The examples are no images, or too small for so many convolutions.
     """
+    if len(image_shape) != 2:
+        raise ExperimentError(
+            f"the system {settings.system} convolves images with rows and columns, and the "
+            f"examples have {int(np.prod(image_shape))} features without: choose another system."
+        )
     rng, shape, layers = np.random.default_rng(settings.seeds().init), (*image_shape, 1), []
     for i, n_maps in enumerate(settings.n_units, start=1):
         activation = ACTIVATIONS[settings.activation]

@@ -127,7 +127,7 @@ def test_help_states_the_claim_and_hides_what_is_for_tests(path):
     process = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True)
     assert process.returncode == 0
     claim = process.stdout.split("\n\n")[1].strip()
-    assert claim.startswith(("Section 4", "Reproduce", "Redraw", "Time"))
+    assert claim.startswith(("Section 4", "Reproduce", "Redraw", "Time", "Write", "Fit"))
     assert "--root" not in process.stdout
 
 

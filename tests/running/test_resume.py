@@ -58,7 +58,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name, small_data, tmp_path, 
     assert len(whole.curves["train_nll"]) == 4
 
 
-def test_every_system_is_resumed_here_or_in_the_tests_of_training():
-    """Blocks are there, with both executions."""
+def test_every_system_is_resumed_here_or_elsewhere():
+    """Blocks are there, with both executions. Three systems have such a test of their own."""
     tested = {PRESETS[preset].system for preset, _ in RUNS.values()}
-    assert tested | {"block_policy"} == systems.SYSTEMS.keys()
+    assert tested | {"block_policy", "dsnn", "cnn", "dasnet"} == systems.SYSTEMS.keys()

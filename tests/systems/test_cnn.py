@@ -89,6 +89,11 @@ def test_the_preset():
     }  # fmt: skip
 
 
+def test_features_without_rows_and_columns_are_refused():
+    with pytest.raises(ExperimentError, match="the examples have 64 features without: choose"):
+        cnn.build(cnn.Settings(), (64,), 4)
+
+
 def test_trains_resumes_and_evaluates(tmp_path, monkeypatch):
     """End to end."""
     monkeypatch.setattr(backends, "mode", lambda *_, **__: AS_WRITTEN)
