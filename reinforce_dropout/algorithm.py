@@ -161,37 +161,6 @@ def to_theta(stage, estimate, direct, product):
     return plus_direct(product(estimate.of, theta, estimate.c), direct, theta)
 
 
-def training_step(network, x, y, rng, learn, rule=sampled):
-    """Build the step for the mini-batch (x, y).
-
-    Parameters
-    ----------
-    network : Network
-    x : tensor (m_b, n_in)
-    y : integer tensor (m_b,)
-    rng : shared random generator, or None where nothing is drawn
-    learn : callable
-        ``learn(network, passed, nll) -> updates``. If it goes on drawing from ``passed.rng``, that
-        is a key, too: its value is the state afterwards.
-    rule : callable
-        How the pass decides, see `network.RULES`.
-
-    Returns
-    -------
-    Step
-    """
-    passed = forward(network, x, rng, rule)
-    nll = costs.nll(passed.logits, y)
-    updates = learn(network, passed, nll)
-    after = updates.pop(passed.rng, passed.rng)
-    return Step(statistics(passed.stages, nll), updates | draws(rng, after))
-
-
-def draws(rng, after):
-    """Return the update of a generator, or none if nothing was drawn."""
-    return {} if after is rng else {rng: after}
-
-
 def statistics(stages, nll):
     """Return the `Step.statistics` of a pass.
 
@@ -205,3 +174,36 @@ def statistics(stages, nll):
             (s.gate.family.entropy(s.z) / s.z.shape[1].astype(s.z.dtype)).mean() for s in stages
         ],
     }
+
+
+def training_step(network, x, y, rng, learn, rule=sampled, measure=statistics):
+    """Build the step for the mini-batch (x, y).
+
+    Parameters
+    ----------
+    network : Network
+    x : tensor (m_b, n_in)
+    y : integer tensor (m_b,)
+    rng : shared random generator, or None where nothing is drawn
+    learn : callable
+        ``learn(network, passed, nll) -> updates``. If it goes on drawing from ``passed.rng``, that
+        is a key, too: its value is the state afterwards.
+    rule : callable
+        How the pass decides, see `network.RULES`.
+    measure : callable
+        ``measure(stages, nll) -> statistics``, see `Step`.
+
+    Returns
+    -------
+    Step
+    """
+    passed = forward(network, x, rng, rule)
+    nll = costs.nll(passed.logits, y)
+    updates = learn(network, passed, nll)
+    after = updates.pop(passed.rng, passed.rng)
+    return Step(measure(passed.stages, nll), updates | draws(rng, after))
+
+
+def draws(rng, after):
+    """Return the update of a generator, or none if nothing was drawn."""
+    return {} if after is rng else {rng: after}

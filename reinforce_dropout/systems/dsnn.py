@@ -31,8 +31,8 @@ import pytensor
 import pytensor.tensor as pt
 from pytensor.gradient import disconnected_grad
 
-from reinforce_dropout import baselines, categorical, costs
-from reinforce_dropout.algorithm import Step, draws
+from reinforce_dropout import baselines, categorical
+from reinforce_dropout.algorithm import training_step
 from reinforce_dropout.gates import AffinePolicy, Gate, UniformPolicy, unchanged
 from reinforce_dropout.initializers import glorot_uniform, parameter
 from reinforce_dropout.layers import ACTIVATIONS, dense
@@ -173,41 +173,26 @@ def expected_loss(stages, nll, *, state, baseline):
 
 def learn_all(settings, pace):
     """Return ``learn(network, passed, nll) -> updates`` for the mappings and policies."""
-    penalty = plain.L2_PENALTIES[settings.l2_of]
+    learn_mappings = plain.learn_network(settings, pace)
+    reduce = plain.LOSS_REDUCTIONS[settings.loss_reduction]
+    descend = pace.descend(settings.optimizer, settings.policy_learning_rate)
 
     def learn(network, passed, nll):
         theta = [p for gate in network.gates for p in gate.policy.theta]
-        reduce = plain.LOSS_REDUCTIONS[settings.loss_reduction]
         surrogate = expected_loss(
             passed.stages,
             nll,
             state=SCORES[settings.score],
             baseline=BASELINES[settings.baseline],
         )
-        loss = reduce(surrogate) + np.float32(settings.l2) * penalty(network.weights)
-        updates = {}
-        for part, rate in (
-            (network.params, settings.learning_rate),
-            (theta, settings.policy_learning_rate),
-        ):
-            updates |= pace.descend(settings.optimizer, rate)(part, pytensor.grad(loss, part))
-        return updates
+        grads = pytensor.grad(reduce(surrogate), theta)
+        return learn_mappings(network, passed, surrogate) | descend(theta, grads)
 
     return learn
 
 
-def training_step(network, x, y, rng, learn, rule=sampled):
-    """Build the step for the mini-batch (x, y), as `algorithm.training_step` does."""
-    passed = forward(network, x, rng, rule)
-    nll = costs.nll(passed.logits, y)
-    updates = learn(network, passed, nll)
-    return Step(
-        statistics(passed.stages, nll, network.layers[0].k), updates | draws(rng, passed.rng)
-    )
-
-
 def statistics(stages, nll, n_mappings):
-    """Return the `Step.statistics` of a pass.
+    """Return the `algorithm.Step.statistics` of a pass.
 
     ``train_nll`` is in nats an example. ``policy_entropy``, for each node, and ``path_entropy``,
     their sum, are in nats. ``mapping_use_i`` are the fractions of the examples that take each
@@ -248,7 +233,12 @@ def build(settings, image_shape, n_classes):
     pace = descent.pace(settings)
     return System(
         parameters=policy.parameters(network),
-        step=partial(training_step, network, learn=learn_all(settings, pace)),
+        step=partial(
+            training_step,
+            network,
+            learn=learn_all(settings, pace),
+            measure=partial(statistics, n_mappings=settings.n_mappings),
+        ),
         schedule=pace.schedule,
         predict={
             **policy.passes(network),

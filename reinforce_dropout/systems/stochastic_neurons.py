@@ -40,13 +40,12 @@ import numpy as np
 import pytensor
 from pytensor.gradient import pullback
 
-from reinforce_dropout import costs
-from reinforce_dropout.algorithm import Step, draws
+from reinforce_dropout.algorithm import training_step
 from reinforce_dropout.errors import ExperimentError
 from reinforce_dropout.gates import Gate
 from reinforce_dropout.initializers import glorot_uniform, parameter
 from reinforce_dropout.layers import ACTIVATIONS, dense
-from reinforce_dropout.network import RULES, Network, forward, sampled
+from reinforce_dropout.network import RULES, Network
 from reinforce_dropout.systems import descent, plain, policy
 from reinforce_dropout.systems.settings import (
     as_text,
@@ -203,23 +202,20 @@ def follow_quantile(threshold, z, settings):
     return {threshold: threshold + np.float32(settings.threshold_rate) * excess}
 
 
-def training_step(network, x, y, rng, learn, rule=sampled):
-    """Build the step for the mini-batch (x, y); see `algorithm.training_step`.
+def statistics(stages, nll):
+    """Return the `algorithm.Step.statistics` of a pass.
 
-    Its statistics are ``train_nll`` in nats an example, ``active_fraction`` of the gates that were
-    drawn, ``above_threshold`` for those that the threshold would leave on, and the ``threshold``.
+    They are ``train_nll`` in nats an example, ``active_fraction`` of the gates that were drawn,
+    ``above_threshold`` for those that the threshold would leave on, and the ``threshold``.
     """
-    passed = forward(network, x, rng, rule)
-    nll = costs.nll(passed.logits, y)
-    (stage,) = passed.stages
+    (stage,) = stages
     threshold = stage.gate.family.threshold
-    statistics = {
+    return {
         "train_nll": nll.mean(),
         "active_fraction": [stage.gate.active(stage.U).mean()],
         "above_threshold": (stage.z > threshold).astype(stage.z.dtype).mean(),
         "threshold": threshold,
     }
-    return Step(statistics, learn(network, passed, nll) | draws(rng, passed.rng))
 
 
 def build(settings, image_shape, n_classes):
@@ -229,7 +225,7 @@ def build(settings, image_shape, n_classes):
     (gate,) = network.gates
     return System(
         parameters=by_name([*network.params, *gate.policy.theta, gate.family.threshold]),
-        step=partial(training_step, network, learn=learn_all(settings, pace)),
+        step=partial(training_step, network, learn=learn_all(settings, pace), measure=statistics),
         predict=policy.passes(network),
         schedule=pace.schedule,
     )
