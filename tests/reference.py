@@ -13,7 +13,7 @@ from pytensor.compile.mode import Mode
 
 from reinforce_dropout.blocks.sharing import Sharing, n_groups, shared
 from reinforce_dropout.gates import sigmoid_bernoulli
-from reinforce_dropout.network import multilayer_perceptron
+from reinforce_dropout.network import multilayer_perceptron, sampled
 
 AS_WRITTEN = Mode(linker="py", optimizer=None)
 """Runs a graph node by node: nothing to compile, and no rewrite that could fix the graph."""
@@ -29,6 +29,17 @@ def given(masks):
     """Return a rule that takes the decisions from a list, the lowest layer's first."""
     masks = iter(masks)
     return lambda family, z, rng: (next(masks), rng)
+
+
+def sampled_into(drawn):
+    """Return the rule "sampled", which also appends the decisions' expressions to a list."""
+
+    def rule(family, z, rng):
+        u, rng = sampled(family, z, rng)
+        drawn.append(u)
+        return u, rng
+
+    return rule
 
 
 def flat(statistics):

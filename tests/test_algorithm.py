@@ -252,13 +252,7 @@ def test_one_draw_serves_both_steps():
     network = network_of(e)
     x, y, rng = pt.fmatrix("x"), pt.ivector("y"), pytensor.shared(np.random.default_rng(5))
     drawn = []
-
-    def sample_and_keep(family, z, state):
-        u, state = RULES["sampled"](family, z, state)
-        drawn.append(u)
-        return u, state
-
-    step = step_of(network, x, y, e, rng, sample_and_keep)
+    step = step_of(network, x, y, e, rng, reference.sampled_into(drawn))
     assert rng in step.updates
     f = compiled([x, y], [*flat(step.statistics), *drawn], updates=step.updates)
     P, seen = reference.values(network), []

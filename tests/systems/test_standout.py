@@ -5,10 +5,9 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 import reference
-from reference import AS_WRITTEN, compiled, flat, sigm
+from reference import AS_WRITTEN, compiled, flat, sampled_into, sigm
 
 from reinforce_dropout import backends, load_evaluation, systems, train
-from reinforce_dropout.network import RULES
 from reinforce_dropout.running import datasets
 from reinforce_dropout.systems import plain, policy, standout
 
@@ -152,13 +151,8 @@ def test_masks_are_constants_for_the_gradient(beta_on):
         b = system.parameters[name]
         b.set_value(np.random.default_rng(6).normal(0, 0.1, b.get_value().shape).astype("float32"))
 
-    def sample_and_keep(family, z, state):
-        u, state = RULES["sampled"](family, z, state)
-        drawn.append(u)
-        return u, state
-
     x, y, rng = pt.fmatrix("x"), pt.ivector("y"), pytensor.shared(np.random.default_rng(4))
-    step = system.step(x, y, rng, rule=sample_and_keep)
+    step = system.step(x, y, rng, rule=sampled_into(drawn))
     assert set(step.updates) == {*system.parameters.values(), rng}
     f = compiled([x, y], drawn, updates=step.updates)
     for images, labels in batches(3):
