@@ -12,7 +12,7 @@ import sys
 
 import common
 
-from reinforce_dropout.results import files, records
+from reinforce_dropout.results import files, records, summary
 from reinforce_dropout.running import sweep, training
 from reinforce_dropout.systems import preset
 
@@ -22,20 +22,15 @@ PER_INSTANCE = "policy-800-800"
 
 def uniform(block):
     """Return the experiment with uniform block dropout at the active fraction of a run."""
-    active = best_active(block)
+    active = summary.active(block)
     return preset(NAMES[1]).replace(initial_rate=round(float(active.mean()), 3))
 
 
 def dense(block):
     """Return the experiment without policies, with as many units as were active in a run."""
     n_units = preset(NAMES[0]).n_units
-    widths = [round(n * rate) for n, rate in zip(n_units, best_active(block), strict=True)]
+    widths = [round(n * rate) for n, rate in zip(n_units, summary.active(block), strict=True)]
     return preset("baseline-500").replace(name=NAMES[2], n_units=tuple(widths))
-
-
-def best_active(record):
-    """Return the active fraction of each layer (L,) in the epoch of the lowest validation error."""
-    return record.curves["active_fraction"][record.best_epoch - 1]
 
 
 def train(options, experiment, execution="dense"):
@@ -100,7 +95,7 @@ def table(runs):
         active, best_epoch = "all", run.best_epoch - 1
         expected = run.curves.get("test_error_expected", run.curves["test_error"])[best_epoch]
         if "active_fraction" in run.curves:
-            fractions = best_active(run)
+            fractions = summary.active(run)
             by_layer = ", ".join(f"{100 * a:.1f}" for a in fractions)
             active = f"{100 * fractions.mean():.1f} % ({by_layer})"
         best, epochs = run.best_attributes, str(run.n_epochs)

@@ -52,7 +52,7 @@ def _settings(run, fields):
     return (experiment["name"], *(as_text(experiment.get(field, "")) for field in fields))
 
 
-def _active(run):
+def active(run):
     """Return the active fraction of each gated layer (L,) at the best epoch; L may be 0."""
     curve = run.curves.get("active_fraction")
     return np.empty(0) if curve is None else curve[run.best_epoch - 1]
@@ -75,21 +75,21 @@ def markdown(runs: dict[str, Record]) -> str:
     rows.append(["---"] * len(rows[0]))
     for (settings, finished), group in groups.items():
         seeds = sorted(run.attributes["seed"] for run in group)
-        layers = np.array([_active(run) for run in group]).T
+        layers = np.array([active(run) for run in group]).T
         rows.append(
             [*settings, ", ".join(map(str, seeds)) + ("" if finished else " (unfinished)")]
-            + [_spread([run.best_epoch for run in group], "{:.0f}")]
+            + [spread([run.best_epoch for run in group], "{:.0f}")]
             + [
-                _spread([100 * run.best_attributes[name] for run in group], "{:.2f}") + " %"
+                spread([100 * run.best_attributes[name] for run in group], "{:.2f}") + " %"
                 for name in ("valid_error", "test_error")
             ]
-            + [", ".join(f"{_spread(100 * layer, '{:.1f}')} %" for layer in layers) or "all"]
+            + [", ".join(f"{spread(100 * layer, '{:.1f}')} %" for layer in layers) or "all"]
         )
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def _spread(values: Sequence[float], form):
-    """Write one value, or mean ± standard deviation of several."""
+def spread(values: Sequence[float], form):
+    """Write one value, or mean ± standard deviation (of a sample: n - 1) of several."""
     if len(values) == 1:
         return form.format(values[0])
     return f"{form} ± {form}".format(np.mean(values), np.std(values, ddof=1))
@@ -98,7 +98,7 @@ def _spread(values: Sequence[float], form):
 def comma_separated(runs: dict[str, Record]) -> str:
     """Return CSV with one row for each run; errors and active units are fractions."""
     fields = _differing(runs.values())
-    n_layers = max((len(_active(run)) for run in runs.values()), default=0)
+    n_layers = max((len(active(run)) for run in runs.values()), default=0)
     out = io.StringIO()
     table = csv.writer(out, lineterminator="\n")
     table.writerow(
@@ -106,12 +106,12 @@ def comma_separated(runs: dict[str, Record]) -> str:
         + ["test_error", *(f"active_fraction_{i + 1}" for i in range(n_layers))]
     )
     for name, run in runs.items():
-        best, active = run.best_attributes, _active(run)
+        best, fractions = run.best_attributes, active(run)
         table.writerow(
             [name, *_settings(run, fields), run.attributes["seed"], run.attributes["status"]]
             + [run.n_epochs, run.best_epoch, best["valid_error"], best["test_error"]]
-            + [f"{a:.6g}" for a in active]
-            + [""] * (n_layers - len(active))
+            + [f"{a:.6g}" for a in fractions]
+            + [""] * (n_layers - len(fractions))
         )
     return out.getvalue()
 

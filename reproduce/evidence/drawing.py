@@ -12,12 +12,14 @@ from reinforce_dropout.results.figures import STYLE
 _POINT = "point"
 
 
-def new(**options):
-    """Return a figure and its only axes, or an array of axes with ``n_rows`` or ``n_columns``."""
-    shape = options.pop("n_rows", 1), options.pop("n_columns", 1)
-    with matplotlib.style.context(STYLE):
-        figure = Figure(layout="constrained", **options)
-        return figure, figure.subplots(*shape)
+styled = matplotlib.style.context(STYLE)
+"""Decorates functions that draw, for the style of Figure 1."""
+
+
+def new(figsize, n_columns=1):
+    """Return a figure and its only axes, or an array of axes with several columns."""
+    figure = Figure(figsize=figsize, layout="constrained")
+    return figure, figure.subplots(1, n_columns)
 
 
 def point(axes, x, y, text, **style):
@@ -31,9 +33,7 @@ def point(axes, x, y, text, **style):
 def svg(figure, name):
     """Return a figure as an SVG element for a page. `name` keeps its identifiers apart."""
     image = io.StringIO()
-    with matplotlib.style.context(STYLE):
-        matplotlib.rcParams["svg.fonttype"] = "none"
-        matplotlib.rcParams["svg.hashsalt"] = name
+    with matplotlib.style.context([*STYLE, {"svg.fonttype": "none", "svg.hashsalt": name}]):
         figure.savefig(image, format="svg", transparent=True, metadata={"Date": None})
     text = image.getvalue()
     text = text[text.index("<svg") :]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from evidence import drawing, runs, spread
+from reinforce_dropout.results import summary
 
 PRESETS = {(500,): "policy-500", (800, 800): "policy-800-800"}
 
@@ -38,21 +39,22 @@ def table(records):
         if change and len(found) > 1 and len(own.get(base, ())) > 1:
             value, low, high = spread.of_difference(_errors(found), _errors(own[base]))
             difference = f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
-        layers = 100 * np.array([runs.active(run) for run in found]).T
-        active = ", ".join(spread.mean_and_deviation(layer, "{:.1f}") for layer in layers)
+        layers = 100 * np.array([summary.active(run) for run in found]).T
+        active = ", ".join(summary.spread(layer, "{:.1f}") for layer in layers)
         valid = [100 * run.best_attributes["valid_error"] for run in found]
         lines.append(
             f"| {base} | {change or 'as the preset'} "
             f"| {', '.join(str(run.attributes['seed']) for run in found)} "
-            f"| {spread.mean_and_deviation(_errors(found), '{:.2f}')} % | {difference} "
-            f"| {spread.mean_and_deviation(valid, '{:.2f}')} % | {active} % "
-            f"| {spread.mean_and_deviation([run.best_epoch for run in found], '{:.0f}')} |"
+            f"| {summary.spread(_errors(found), '{:.2f}')} % | {difference} "
+            f"| {summary.spread(valid, '{:.2f}')} % | {active} % "
+            f"| {summary.spread([run.best_epoch for run in found], '{:.0f}')} |"
         )
     n_epochs = {base: max(run.n_epochs for run in found) for base, _, found in rows(records)}
     limits = ", ".join(f"{base} for at most {n} epochs" for base, n in n_epochs.items())
     return "\n".join(lines) + f"\n\nTrained: {limits}.\n"
 
 
+@drawing.styled
 def figure(records):
     """Draw a row for each choice: a dot for each run, and the range of the runs."""
     shown = rows(records)
@@ -72,5 +74,8 @@ def figure(records):
     labels = [f"{base}: {change or 'as the preset'}" for base, change, _ in shown]
     axes.set_yticks(range(len(shown)), labels)
     axes.invert_yaxis()
-    axes.set(xlabel="test error (%), a dot for each seed", title="One open reading at a time")
+    axes.set(
+        xlabel="test error (%); a dot for each seed, dashed: mean of the preset",
+        title="One open reading at a time",
+    )
     return figure

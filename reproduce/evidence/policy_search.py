@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from evidence import drawing, ledger, runs, spread
+from evidence import drawing, ledger
+from reinforce_dropout.results import summary
 
 BASE = "policy-500"
 
@@ -47,14 +48,14 @@ def table(records):
     for _, change, found in shown:
         epochs = np.median([first_epoch(run, aim) for run in found])
         seconds = np.median([_time(run, aim) for run in found])
-        active = [100 * runs.active(run).mean() for run in found]
+        active = [100 * summary.active(run).mean() for run in found]
         pace = np.median([np.median(run.curves["epoch_seconds"]) for run in found])
         lines.append(
             f"| {change or 'REINFORCE, as the preset'} "
             f"| {', '.join(str(run.attributes['seed']) for run in found)} "
-            f"| {spread.mean_and_deviation([_valid(run).min() for run in found], '{:.2f}')} % "
-            f"| {spread.mean_and_deviation(_test(found), '{:.2f}')} % "
-            f"| {spread.mean_and_deviation(active, '{:.1f}')} % "
+            f"| {summary.spread([_valid(run).min() for run in found], '{:.2f}')} % "
+            f"| {summary.spread(_test(found), '{:.2f}')} % "
+            f"| {summary.spread(active, '{:.1f}')} % "
             f"| {_number(epochs, '{:.0f}')} | {_number(epochs / reference, '{:.2f}')} "
             f"| {_number(seconds, '{:.0f}')} | {pace:.2f} |"
         )
@@ -73,6 +74,7 @@ def _number(value, form):
     return form.format(value) if np.isfinite(value) else "not reached"
 
 
+@drawing.styled
 def figure(records):
     """Draw validation error against epochs and seconds, and active units: medians over seeds."""
     figure, (left, middle, right) = drawing.new(figsize=(12, 4.2), n_columns=3)

@@ -50,11 +50,6 @@ def grouped(runs, base_of):
     return groups
 
 
-def active(run):
-    """Return the fraction of the units that took part in each layer (L,) at the best epoch."""
-    return run.curves["active_fraction"][run.best_epoch - 1]
-
-
 def describe(run):
     """Return a line about a run for a reader who points at it."""
     fields = run.attributes["experiment"]

@@ -25,10 +25,3 @@ def of_difference(values, others):
     test = stats.ttest_ind(values, others, equal_var=False)
     low, high = test.confidence_interval(CONFIDENCE)
     return np.mean(values) - np.mean(others), low, high
-
-
-def mean_and_deviation(values, form):
-    """Write mean ± standard deviation (of a sample: n - 1), or a single value."""
-    if len(values) == 1:
-        return form.format(values[0])
-    return f"{form} ± {form}".format(np.mean(values), np.std(values, ddof=1))

@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from evidence import drawing, runs, spread
+from evidence import drawing, runs
+from reinforce_dropout.results import summary
 
 REPORTED = {
     "baseline-500": "1.7 %",
@@ -87,10 +88,8 @@ def multiplications(run):
 
 def _active(run):
     """Return the fraction of the units in use in each layer at the best epoch, in training."""
-    curve = run.curves.get("active_fraction")
-    return [1.0] * len(run.attributes["experiment"]["n_units"]) if curve is None else (
-        list(curve[run.best_epoch - 1])
-    )  # fmt: skip
+    active = summary.active(run)
+    return active if len(active) else np.ones(len(run.attributes["experiment"]["n_units"]))
 
 
 def by_preset(records):
@@ -119,11 +118,11 @@ def table(records):
         counts = [multiplications(run) for run in found]
         lines.append(
             f"| {name} | {REPORTED.get(name, '-')} "
-            f"| {spread.mean_and_deviation(errors, '{:.2f}')} % "
+            f"| {summary.spread(errors, '{:.2f}')} % "
             f"| {', '.join(str(run.attributes['seed']) for run in found)} "
             f"| {_used(found)} "
             f"| {_write(counts)} "
-            f"| {spread.mean_and_deviation([run.best_epoch for run in found], '{:.0f}')} "
+            f"| {summary.spread([run.best_epoch for run in found], '{:.0f}')} "
             f"| {np.median([np.median(run.curves['epoch_seconds']) for run in found]):.1f} |"
         )
     note = (
@@ -139,7 +138,7 @@ def _used(found):
     if COUNTS.get(found[0].attributes["experiment"]["system"]) is _dense:
         return "all"
     layers = 100 * np.array([_active(run) for run in found]).T
-    return ", ".join(spread.mean_and_deviation(layer, "{:.1f}") for layer in layers) + " %"
+    return ", ".join(summary.spread(layer, "{:.1f}") for layer in layers) + " %"
 
 
 def _write(counts):
@@ -149,6 +148,7 @@ def _write(counts):
     return f"{network:.0f} + {policies:.0f}"
 
 
+@drawing.styled
 def figure(records):
     """Draw the test errors against the multiplications, a point for each run."""
     figure, axes = drawing.new(figsize=(8, 4.6))

@@ -3,6 +3,7 @@
 import numpy as np
 
 from evidence import drawing, runs
+from reinforce_dropout.results import summary
 
 _COLORS = {0.05: "#009e73", 0.1: "#0072b2", 0.2: "#d55e00"}
 _MARKERS = {"total": "o", "score": "^"}
@@ -23,7 +24,7 @@ def active(run):
     """Return the share of 500 units that an image uses, in per cent, at the best epoch."""
     if kind(run) == "dense":
         return 100 * run.attributes["experiment"]["n_units"][0] / WIDTH
-    return 100 * float(np.mean(runs.active(run)))
+    return 100 * float(np.mean(summary.active(run)))
 
 
 def error(run, part="test"):
@@ -80,6 +81,7 @@ def table(records):
     return "\n".join(lines) + f"\n\n{note}\n"
 
 
+@drawing.styled
 def figure(records):
     """Draw the errors against the active units, a point for each run."""
     figure, axes = drawing.new(figsize=(7.5, 4.8))
