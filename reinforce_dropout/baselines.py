@@ -175,6 +175,17 @@ def learned(learning_rate):
     callable
         ``baseline(C, stage) -> (b, updates)``, with shared variables ``v_<stage.name>`` (n_in,) and
         ``v0_<stage.name>``.
+
+    Examples
+    --------
+    >>> from reinforce_dropout import gates, network
+    >>> rng = np.random.default_rng(0)
+    >>> net = network.multilayer_perceptron(rng, (3, 2, 2), pt.tanh)
+    >>> net = net._replace(gates=[gates.sigmoid_bernoulli(rng, 3, 2, "1")])
+    >>> (stage,) = network.forward(net, pt.ones((4, 3)), pytensor.shared(rng)).stages
+    >>> b, updates = learned(1.0)(pt.as_tensor([1.0, 2.0, 6.0, 3.0]), stage)
+    >>> b.eval(), [v.name for v in updates]
+    (array([0., 0., 0., 0.]), ['v_1', 'v0_1'])
     """
 
     def baseline(C, stage):

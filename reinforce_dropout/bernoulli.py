@@ -39,7 +39,13 @@ def log_prob(z, u):
 
 
 def log_probs(z, u):
-    """Log-probability of each decision, (m_b, n_units) in nats: the terms of `log_prob`."""
+    """Log-probability of each decision, (m_b, n_units) in nats: the terms of `log_prob`.
+
+    Examples
+    --------
+    >>> log_probs(pt.as_tensor([[0.0, 2.0]]), np.array([[1.0, 0.0]])).eval().round(3)
+    array([[-0.693, -2.127]])
+    """
     return u * z - pt.softplus(z)
 
 
@@ -140,6 +146,13 @@ def noise(z, u, rng):
     n : tensor (m_b, n_units)
         A constant for back-propagation.
     next_rng : random generator variable
+
+    Examples
+    --------
+    >>> rng = pytensor.shared(np.random.default_rng(0))
+    >>> n, next_rng = noise(pt.as_tensor([[0.0, 0.0]]), pt.as_tensor([[1.0, 0.0]]), rng)
+    >>> n.eval() < 0.5
+    array([[ True, False]])
     """
     next_rng, v = pt.random.uniform(size=z.shape, rng=rng, dtype=z.dtype, return_next_rng=True)
     sigma = pt.sigmoid(z)
@@ -147,7 +160,13 @@ def noise(z, u, rng):
 
 
 def antithetic(z, n):
-    """Decide by the opposite noise 1 - n: ``1[n > 1 - sigma]``, (m_b, n_units)."""
+    """Decide by the opposite noise 1 - n: ``1[n > 1 - sigma]``, (m_b, n_units).
+
+    Examples
+    --------
+    >>> antithetic(pt.as_tensor([[0.0, 0.0]]), pt.as_tensor([[0.2, 0.7]])).eval()
+    array([[0., 1.]])
+    """
     return disconnected_grad((1 - n < pt.sigmoid(z)).astype(z.dtype))
 
 

@@ -104,6 +104,14 @@ def active_units(stages, i):
     """Pay for each unit that takes part: their number, as L0 or L1 of the mask (section 3.2).
 
     It depends on the decision, so it reaches the policy through its score.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> from reinforce_dropout.gates import Gate
+    >>> stage = SimpleNamespace(gate=Gate(policy=None), U=pt.as_tensor([[1.0, 0.0, 1.0]]))
+    >>> active_units([stage], 0).for_decision.eval()
+    array([2.])
     """
     gate, U = stages[i].gate, stages[i].U
     return Paid(for_decision=gate.pool(U.sum(axis=1)))
@@ -127,6 +135,14 @@ def kl_of_mean(q):
     -------
     callable
         ``cost(stages, i) -> Paid`` in nats.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> from reinforce_dropout.gates import Gate
+    >>> stage = SimpleNamespace(gate=Gate(policy=None), z=pt.as_tensor([[9.0], [-9.0]]))
+    >>> float(kl_of_mean(0.5)([stage], 0).for_policy.mean().eval().round(3))
+    -1.384
     """
 
     def cost(stages, i):

@@ -239,6 +239,12 @@ def low_rank(rank):
     """Return a function like `sigmoid_bernoulli`, for policies ``z = (s A) B + o`` of a rank.
 
     `rng` draws A and then B, both by Glorot. They are called ``A_<name>`` and ``B_<name>``.
+
+    Examples
+    --------
+    >>> gate = low_rank(1)(np.random.default_rng(0), 3, 2, "1")
+    >>> [(p.name, p.get_value().shape) for p in gate.policy.theta]
+    [('A_1', (3, 1)), ('B_1', (1, 2)), ('o_1', (2,))]
     """
 
     def low_rank_gate(rng, n_in, n_units, name, initial_rate=0.12):
@@ -269,6 +275,12 @@ def bounded(gate, least):
 
     Without it, a cost of the units in use can turn all of them off, and then nothing is learned. A
     `least` of 0 changes nothing.
+
+    Examples
+    --------
+    >>> gate = bounded(uniform, 0.05)(np.random.default_rng(0), 3, 2, "1", initial_rate=0.12)
+    >>> pt.sigmoid(gate.policy(pt.zeros((1, 3)))).eval().round(2)
+    array([[0.12, 0.12]])
     """
     if least == 0:
         return gate

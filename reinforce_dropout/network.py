@@ -53,7 +53,15 @@ RULES = {"sampled": sampled, "expected": expected, "thresholded": thresholded}
 
 
 def decided(u, above=sampled):
-    """Return a rule for one pass: the lowest gate decides `u`, those above by the rule `above`."""
+    """Return a rule for one pass: the lowest gate decides `u`, those above by the rule `above`.
+
+    Examples
+    --------
+    >>> rule = decided(pt.as_tensor([[1.0, 0.0]]))
+    >>> u, _ = rule(None, pt.as_tensor([[0.0, 0.0]]), None)
+    >>> u.eval()
+    array([[1., 0.]])
+    """
     rules = chain([lambda family, z, rng: (u, rng)], repeat(above))
     return lambda family, z, rng: next(rules)(family, z, rng)
 

@@ -50,6 +50,18 @@ def score_function(baseline):
     -------
     callable
         ``estimator(stage, C, cost_of, rng) -> Estimate``. ``cost_of`` is not used.
+
+    Examples
+    --------
+    >>> from reinforce_dropout.baselines import batch_mean
+    >>> from reinforce_dropout import gates, network
+    >>> rng = np.random.default_rng(0)
+    >>> net = network.multilayer_perceptron(rng, (3, 2, 2), pt.tanh)
+    >>> net = net._replace(gates=[gates.sigmoid_bernoulli(rng, 3, 2, "1")])
+    >>> (stage,) = network.forward(net, pt.ones((4, 3)), pytensor.shared(rng)).stages
+    >>> estimate = score_function(batch_mean)
+    >>> estimate(stage, pt.as_tensor([1.0, 2.0, 6.0, 3.0]), None, None).c.eval()
+    array([-2., -1.,  3.,  0.])
     """
 
     def estimator(stage, C, cost_of, rng):
