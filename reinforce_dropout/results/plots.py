@@ -32,9 +32,9 @@ _MOST_NAMES = 36
 def curves(record: Record) -> Figure:
     """Draw all curves of a run against its epochs.
 
-    The training loss is in nats an example, errors are in per cent by the rule that decides, and
-    each other curve of the system has a panel. A dotted line marks the epoch of the lowest
-    validation error.
+    The training loss is in nats an example. Errors are in per cent, by the rule that decides. Each
+    other curve of the system has a panel. A dotted line marks the epoch of the lowest validation
+    error.
 
     Parameters
     ----------

@@ -5,8 +5,8 @@ unit. So layers interact, unlike in the divergence. The time of a pass for one e
 
     a + sum over layers i of  b n_{i-1} n_i + c n_i + p n_{i-1} k_i + d k_i
 
-Here n_i are the active units of layer i, n_0 the inputs that are not 0, and k_i the decisions of
-layer i, which its policy makes for all units. The output layer is part of c.
+Here n_i are the active units of layer i, and n_0 the inputs that are not 0. k_i are the decisions
+of layer i; its policy makes them for all units. The output layer is part of c.
 ``reproduce/compute_time.py`` fits the coefficients to measured times.
 """
 

@@ -10,9 +10,9 @@ eqs. (6) and (7):
 
 L_b wants each group on for a fraction tau of the examples, and L_e a fraction tau of the groups on
 for each example. L_v wants policies that differ between examples. By the paper's algorithm 2, the
-network descends nll + l2 |W|^2. A policy makes a step of REINFORCE on the nll at a rate of its own,
-and a step down ``lam_s (L_b + L_e) + lam_v L_v + l2 |Z|^2`` at the network's rate. Here that rate
-is a setting, ``penalty_learning_rate``.
+network descends nll + l2 |W|^2. A policy makes two steps. One is REINFORCE on the nll, at a rate of
+its own. The other goes down ``lam_s (L_b + L_e) + lam_v L_v + l2 |Z|^2``, at the network's rate.
+Here the second rate is a setting, ``penalty_learning_rate``.
 
 The paper leaves open what reduces the nll of a mini-batch, and the baseline. The authors' code
 sums, also in REINFORCE, and takes the mini-batch's lowest cost as baseline. The sum is kept here

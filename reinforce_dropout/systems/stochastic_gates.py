@@ -1,8 +1,9 @@
 """Kinds of stochastic gates (Bengio, Leonard and Courville, 2013), functions of their logits z.
 
-Each says how a gate h is drawn, how the gradient reaches z, and which term holds the target for the
-fraction of gates that are on. `NEURONS` lists them by name. The system that uses them is
-`systems.stochastic_neurons`. All functions keep the shape (m_b, n_units) and the dtype of z.
+Each says how a gate h is drawn, and how the gradient reaches z. It also says which term holds the
+target for the fraction of gates that are on. `NEURONS` lists them by name. The system that uses
+them is `systems.stochastic_neurons`. All functions keep the shape (m_b, n_units) and the dtype of
+z.
 """
 
 from collections.abc import Callable

@@ -19,8 +19,8 @@ mean sum of the gates is added, with a weight that grows while too many are on, 
 too few are.
 
 At test time the rule "expected" takes the gates without noise. (Those of the noisy rectifier are
-not its expectation.) The rule "thresholded" turns off all gates whose z is below a threshold, which
-leaves a tenth of them on; binary gates are then 0 or 1. The threshold follows the 90 % quantile of
+not its expectation.) The rule "thresholded" turns off all gates whose z is below a threshold. That
+leaves a tenth of them on. Binary gates are then 0 or 1. The threshold follows the 90 % quantile of
 z over training mini-batches, by stochastic approximation. So training data choose it, and it is a
 parameter of the model.
 

@@ -65,7 +65,7 @@ def browser():
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_shows_the_page(browser, page, width):
-    """No error, no request but for the file, no overflow, a text for every figure."""
+    """No error, no request except for the file, no overflow, a text for every figure."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.get_log("performance")
