@@ -13,9 +13,9 @@ backend    compiled by                          needs
 All draw the masks from the experiment's seed. ``jax`` draws by its own generator on the device.
 The others draw the same masks, by NumPy's generator.
 
-Under ``jax`` all that a step changes is on the device from the first step on. Each step copies the
-mini-batch to the device, and the statistics back. `Learner.state` copies everything back, after
-each epoch. A mini-batch of another size compiles once more.
+Under ``jax`` the training examples and all that a step changes are on the device. An epoch is a few
+compiled scans over mini-batches (`scan`). `Learner.state` copies everything back, after each epoch.
+A mini-batch of another size compiles once more.
 """
 
 import contextlib
@@ -25,14 +25,15 @@ import warnings
 
 import pytensor
 from pytensor.link.c.exceptions import CompileError
+from pytensor.link.jax.linker import JAXLinker
 
-from reinforce_dropout.backends import c, jax, numba, python
+from reinforce_dropout.backends import c, jax, numba, python, scan
 from reinforce_dropout.backends.generators import generator_state, set_generator_state
 from reinforce_dropout.errors import BackendError
 
 __all__ = [
     "AUTO", "BACKENDS", "execution", "function", "generator_state", "mode", "resolve",
-    "set_generator_state",
+    "set_generator_state", "steps",
 ]  # fmt: skip
 
 _MODULES = {"numba": numba, "jax": jax, "c": c, "python": python}
@@ -107,3 +108,35 @@ def function(inputs, outputs, **options):
             f"the C++ compiler failed ({reason.strip()}): check PyTensor's settings cxx and "
             "blas__ldflags if you set them, or leave --backend out."
         ) from error
+
+
+def steps(function, step):
+    """Return a loop over the mini-batches of an epoch.
+
+    Parameters
+    ----------
+    function : pytensor.compile.function.types.Function
+        ``function(x, y) -> statistics``, with updates.
+    step : callable
+        ``step(images, labels)``: calls it, and does what else belongs to a step.
+
+    Returns
+    -------
+    callable
+        ``steps(images, labels, batch_size)``: a generator of the statistics of each mini-batch. The
+        last mini-batch may be smaller.
+    """
+    if isinstance(function.maker.linker, JAXLinker):
+        return scan.scanned(function)
+    return one_by_one(step)
+
+
+def one_by_one(step):
+    """Return the loop that calls ``step(images, labels)`` for each mini-batch, see `steps`."""
+
+    def steps(images, labels, batch_size):
+        for start in range(0, len(labels), batch_size):
+            batch = slice(start, start + batch_size)
+            yield step(images[batch], labels[batch])
+
+    return steps

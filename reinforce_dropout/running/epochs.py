@@ -48,12 +48,12 @@ class Epochs:
             A statistic or, at the end, a parameter is not finite.
         """
         self.learner.begin(self.n_done + 1)
-        images, labels, size = *self._ordered(), self.batch_size
-        total = 0.0
-        for k, start in enumerate(range(0, len(labels), size), start=1):
-            y = labels[start : start + size]
-            statistics = np.asarray(self.learner.step(images[start : start + size], y), "float64")
-            total = total + len(y) * statistics
+        images, labels = self._ordered()
+        steps, total = self.learner.steps(images, labels, self.batch_size), 0.0
+        for k, statistics in enumerate(steps, start=1):
+            n = min(self.batch_size, len(labels) - (k - 1) * self.batch_size)
+            statistics = np.asarray(statistics, "float64")
+            total = total + n * statistics
             if not np.isfinite(statistics).all():
                 raise DivergenceError(f"the loss is not finite at mini-batch {k}")
             on_update()

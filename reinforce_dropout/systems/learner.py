@@ -27,6 +27,9 @@ class Learner(NamedTuple):
     step : callable
         ``step(images, labels) -> statistics``: learns from a mini-batch, images (m_b, n_in) float32
         and labels (m_b,) int32. Returns a vector.
+    steps : callable
+        ``steps(images, labels, batch_size)``: such a step for one mini-batch after another, and a
+        generator of what it returns.
     curves : callable
         ``curves(statistics) -> dict``: names the entries of that vector for the record.
     rules : tuple of str
@@ -46,6 +49,7 @@ class Learner(NamedTuple):
     """
 
     step: Callable
+    steps: Callable
     curves: Callable
     rules: tuple
     predict: Callable
@@ -131,6 +135,7 @@ def compile_learner(system, experiment, mode, stream=0):
 
     return Learner(
         take_step,
+        backends.steps(function, take_step),
         lambda statistics: _named(step.statistics, statistics),
         tuple(system.predict),
         predict,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytensor.tensor as pt
 
+from reinforce_dropout import backends
 from reinforce_dropout.algorithm import training_step
 from reinforce_dropout.network import RULES, forward
 from reinforce_dropout.systems.learner import Learner, compile_learner
@@ -146,6 +147,7 @@ def by_turns(learners, choose):
 
     return Learner(
         step,
+        backends.one_by_one(step),
         learners[0].curves,
         learners[0].rules,
         lambda images, rules=None: learners[choose(epoch, 0)].predict(images, rules),

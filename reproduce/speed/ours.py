@@ -59,7 +59,7 @@ def compile_graph(inputs, outputs, updates=None, backend="numba"):
 
 
 class Step:
-    """The training step of one backend, as the package's learner calls it."""
+    """The training step of one backend, repeated as the package's learner repeats it."""
 
     rule = staticmethod(sampled)
 
@@ -69,7 +69,7 @@ class Step:
         if gated:
             rates["policy_learning_rate"] = learning_rate
         network, settings, self.variables = network_of(parameters, **rates)
-        self.batches = list(zip(x, y, strict=True))
+        self.examples = x.reshape(-1, x.shape[-1]), y.ravel(), x.shape[1]
         inputs = pt.fmatrix("x"), pt.ivector("y")
         rng = pytensor.shared(np.random.default_rng(1)) if gated else None
         learn = policy.learn_both(settings) if gated else plain.learn_network(settings)
@@ -79,11 +79,12 @@ class Step:
             for value in step.statistics.values()
             for one in (value if isinstance(value, list) else [value])
         ]
-        self.step = compile_graph(inputs, pt.stack(statistics), step.updates, self.backend)
+        function = compile_graph(inputs, pt.stack(statistics), step.updates, self.backend)
+        self.steps = backends.steps(function, function)
 
     def turn(self):
         """Make one step for each mini-batch."""
-        return np.stack([self.step(x, y) for x, y in self.batches])
+        return np.stack(list(self.steps(*self.examples)))
 
     def parameters(self):
         """Return the parameters by name."""
@@ -103,7 +104,7 @@ class C(Step):
 
 
 class Jax(Step):
-    """PyTensor's JAX backend, a call a step."""
+    """PyTensor's JAX backend, scans over the mini-batches."""
 
     backend = "jax"
 

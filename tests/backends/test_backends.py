@@ -14,12 +14,13 @@ import scipy
 from reference import AS_WRITTEN, flat, given
 
 from reinforce_dropout import backends, costs, systems
+from reinforce_dropout.backends import scan
 from reinforce_dropout.errors import BackendError
 from reinforce_dropout.results import records
 from reinforce_dropout.running import datasets, training
 from reinforce_dropout.running.evaluation import load_evaluation
 from reinforce_dropout.systems import block_policy, passes, policy
-from reinforce_dropout.systems.learner import put
+from reinforce_dropout.systems.learner import compile_learner, put
 
 QUIET = {"show_progress": False, "n_threads": 1}
 
@@ -199,6 +200,32 @@ def test_jax_makes_the_steps_of_shared_decisions(fields, dataset):
         for mode in (backends.mode("jax"), AS_WRITTEN)
     )
     assert_equal_updates(found, right, "jax")
+
+
+def test_jax_scans_over_the_mini_batches(stateful, dataset, monkeypatch):
+    """A scan makes the steps that single calls make, whatever is on the device already."""
+    pytest.importorskip("jax")
+    monkeypatch.setattr(scan, "AT_ONCE", 5)  # of 12 whole mini-batches; another has 10 examples
+    scanned, single = (
+        compile_learner(
+            systems.build_for_training(stateful, dataset.image_shape, dataset.n_classes),
+            stateful,
+            backends.mode("jax"),
+        )
+        for _ in range(2)
+    )
+    forth = dataset.train.images, dataset.train.labels
+    back = tuple(values[::-1] for values in forth)
+    for x, y in (forth, forth, back):
+        found = list(scanned.steps(x, y, 20))
+        right = [single.step(x[i : i + 20], y[i : i + 20]) for i in range(0, len(y), 20)]
+        assert len(found) == 13
+        np.testing.assert_allclose(found, right, rtol=1e-4, atol=2e-6)
+    (arrays, generators), (right_arrays, right_generators) = scanned.state(), single.state()
+    assert generators == right_generators
+    for name, right in right_arrays.items():
+        assert arrays[name].dtype == right.dtype
+        np.testing.assert_allclose(arrays[name], right, rtol=1e-4, atol=2e-6, err_msg=name)
 
 
 def test_jax_counts_the_rows_of_any_mini_batch():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from reinforce_dropout.backends import one_by_one
 from reinforce_dropout.errors import DivergenceError
 from reinforce_dropout.running import datasets
 from reinforce_dropout.running.epochs import Epochs
@@ -18,6 +19,7 @@ def learner_of(step, arrays=None):
     """Return a learner that only takes steps."""
     return Learner(
         step=step,
+        steps=one_by_one(step),
         curves=lambda statistics: {"first": statistics[0], "others": statistics[1:]},
         rules=(),
         predict=None,

@@ -262,6 +262,7 @@ def test_learners_by_turns():
     def learner(i):
         return Learner(
             step=lambda images, labels: calls.append((i, images)),
+            steps=None,
             curves=None,
             rules=("rule",),
             predict=lambda images, rules: (i, rules),
