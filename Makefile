@@ -2,6 +2,9 @@
 # make reproduce-quick  the same path in a few minutes: all of MNIST, few epochs
 # make figures          redraw figure and table from the recorded runs; never trains
 # make report           figures/report.html: all results on one page, from the recorded runs
+# make ledger, tradeoff, systems, policy-search   their sweeps, from nothing to table and figure
+# make frontier         train networks and time them: error against time
+# make play             docs/play/index.html: draw a digit, see a policy decide
 # make test, make lint  the tests; the linter
 # make test-cpus        some tests with code for other processors, as far as this one runs it
 # make test-wheel       build the wheel, and train with it outside the clone
@@ -10,7 +13,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: reproduce reproduce-quick figures report test test-cpus test-wheel lint clean
+.PHONY: reproduce reproduce-quick figures report ledger tradeoff systems policy-search frontier play test test-cpus test-wheel lint clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/python reproduce/run_all.py
@@ -20,6 +23,15 @@ reproduce-quick: $(VENV)/installed
 
 report: $(VENV)/installed-report
 	$(BIN)/python reproduce/report.py
+
+ledger tradeoff systems policy-search: $(VENV)/installed
+	$(BIN)/python reproduce/again.py $(subst -,_,$@)
+
+frontier: $(VENV)/installed
+	$(BIN)/python reproduce/frontier.py
+
+play: $(VENV)/installed-report
+	$(BIN)/python reproduce/play.py
 
 figures: $(VENV)/installed
 	$(BIN)/python reproduce/figures.py

@@ -71,6 +71,18 @@ def guard(action, interrupted):
     return 0
 
 
+def stop_if_interrupted(outcomes):
+    """Raise KeyboardInterrupt if a run of a sweep was interrupted; all have been saved."""
+    if any(outcome.how == "interrupted" for outcome in outcomes.values()):
+        raise KeyboardInterrupt
+
+
+def tell_failures(outcomes):
+    """Raise ReinforceDropoutError with a sentence for each run of a sweep that failed, if any."""
+    if troubles := [f"{name}: {o.text}" for name, o in outcomes.items() if o.how != "finished"]:
+        raise ReinforceDropoutError("\n".join(troubles))
+
+
 def folder(options, kind):
     """Return the folder for the files of a run, `kind` being "runs" or "runs/figures".
 

@@ -7,18 +7,20 @@ It writes into figures/:
 - kl_gradient.md: the two readings of the gradient for the 800-800 network;
 - ledger, tradeoff: one open reading at a time; units against errors for many lambda;
 - systems: the systems that the paper names, beside each other;
-- policy_search: who reaches REINFORCE's best validation error first;
+- policy_search: who reaches REINFORCE's best validation error first; gradient_variance;
+- frontier: test error against the time of a forward pass;
 - training_speed, block_speedup, block_dropout.
 
 It also writes the table of claims in README.md. Missing runs are left out.
 """
 
+import json
 from pathlib import Path
 
 import benchmarks
 import block_dropout
 import common
-from evidence import ledger, policy_search, runs, systems, tradeoff, verdicts
+from evidence import frontier, ledger, policy_search, runs, systems, tradeoff, variance, verdicts
 
 from reinforce_dropout.errors import RecordError
 from reinforce_dropout.results import claims, figures, files, records
@@ -28,6 +30,7 @@ EVIDENCE = {
     "tradeoff": tradeoff,
     "systems": systems,
     "policy_search": policy_search,
+    "frontier": frontier,
 }
 """Modules with ``table(records)`` and ``figure(records)``, by the folder of their runs."""
 
@@ -51,7 +54,9 @@ def main(options):
     write_readings(options, recorded["policy-800-800"])
     write_seeds(options, seeds)
     for name, evidence in EVIDENCE.items():
-        write_evidence(options, name, evidence)
+        folder = common.results_folder(options) / name
+        draw_evidence(evidence, folder, name, options.root / "figures" / name)
+    write_variance(options)
     columns = common.recorded_columns(seeds)
     common.write_report(options, recorded, claims.table(columns), options.root / "figures")
     write_claims(options.root / "README.md", claims.stated(columns))
@@ -88,14 +93,20 @@ def write_seeds(options, seeds):
         figures.save_figure(figures.figure1(*found[1:]), options.root / "figures/figure1_seeds")
 
 
-def write_evidence(options, name, evidence):
-    """Write table and figure of the recorded runs in a folder, if there are any."""
-    folder = common.results_folder(options) / name
+def draw_evidence(evidence, folder, name, stem):
+    """Write table and figure of the runs in a folder, if there are any."""
     if found := runs.read(folder):
-        stem = options.root / "figures" / name
         text = evidence.table(found) + runs.not_run(folder, SWEEPS / f"{name}.toml")
         files.write_whole(stem.with_suffix(".md"), text.encode())
         figures.save_figure(evidence.figure(found), stem)
+
+
+def write_variance(options):
+    """Write the table of the recorded variances of the policy gradient, if there are any."""
+    path = common.results_folder(options) / "gradient_variance.json"
+    if path.exists():
+        text = variance.table(json.loads(path.read_text()))
+        files.write_whole(options.root / "figures" / "gradient_variance.md", text.encode())
 
 
 def write_claims(readme, table):

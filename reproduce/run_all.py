@@ -9,7 +9,6 @@ import sys
 
 import common
 
-from reinforce_dropout.errors import ReinforceDropoutError
 from reinforce_dropout.results import claims, records
 from reinforce_dropout.running import grid
 from reinforce_dropout.running.sweep import sweep
@@ -35,8 +34,7 @@ def main(options):
     ]
     command = ["python", "reproduce/run_all.py", *sys.argv[1:]]
     outcomes = sweep(planned, folder, data=options.data, command=command)
-    if any(outcome.how == "interrupted" for outcome in outcomes.values()):
-        raise KeyboardInterrupt
+    common.stop_if_interrupted(outcomes)
     runs = {
         run.preset: records.read(folder / f"{run.name}.hdf5")
         for run in planned
@@ -45,8 +43,7 @@ def main(options):
     columns = common.recorded_columns(common.read_results(options)) | {"this run": runs}
     table = claims.table(columns, options.quick)
     common.write_report(options, runs, table, common.folder(options, "runs/figures"))
-    if troubles := [f"{name}: {o.text}" for name, o in outcomes.items() if o.how != "finished"]:
-        raise ReinforceDropoutError("\n".join(troubles))
+    common.tell_failures(outcomes)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ def make_record(name, length=30, best=20, seed=0, unfinished=False, data="mnist"
         curves |= {f"test_error_{rule}": rng.random(length) for rule in RULES}
         shape = (length, len(experiment.n_units))
         curves |= {"active_fraction": rng.random(shape), "policy_entropy": rng.random(shape)}
+        curves |= {f"valid_error_{rule}": rng.random(length) for rule in RULES}
     attributes = {
         "experiment": experiment.as_dict(),
         "dimensions": {"image_shape": [28, 28], "n_classes": 10},

@@ -1,5 +1,7 @@
 """Recorded runs of a folder, grouped by their settings."""
 
+import json
+
 from reinforce_dropout import preset, systems
 from reinforce_dropout.results import records
 from reinforce_dropout.running import grid
@@ -8,10 +10,24 @@ from reinforce_dropout.systems.settings import as_text
 _NO_CHOICE = ("name", "system", "seed", "n_epochs")
 
 
+TIMES = "times.json"
+"""File beside the records, with what `frontier.py` has timed."""
+
+
 def read(folder):
-    """Return the finished records of a folder, in the order of their names."""
-    found = [records.read(path) for path in sorted(folder.glob("*.hdf5"))]
-    return [run for run in found if run.attributes["status"] == "finished"]
+    """Return the finished records of a folder, in the order of their names.
+
+    If their best models have been timed, the attribute ``timed`` of a record holds its times.
+    """
+    path = folder / TIMES
+    times = json.loads(path.read_text())["times"] if path.exists() else {}
+    found = []
+    for path in sorted(folder.glob("*.hdf5")):
+        run = records.read(path)
+        if run.attributes["status"] == "finished":
+            run.attributes["timed"] = times.get(path.stem)
+            found.append(run)
+    return found
 
 
 def not_run(folder, sweep):

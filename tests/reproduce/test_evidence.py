@@ -274,4 +274,4 @@ def test_what_a_sweep_has_not_run_is_listed(tmp_path):
 @pytest.mark.parametrize("sweep", sorted((SCRIPTS / "sweeps").glob("*.toml")), ids=lambda p: p.stem)
 def test_the_sweeps_of_the_repository_can_be_read(sweep):
     planned = runs.grid.read(sweep, None, {})
-    assert len(planned) > 3 and all(run.experiment() for run in planned)
+    assert len(planned) > 2 and all(run.experiment() for run in planned)

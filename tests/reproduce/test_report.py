@@ -1,12 +1,11 @@
 """The page of results, also as a browser shows it."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from browsing import open_page
 from made_records import make_record
 
 from reinforce_dropout.results import records
@@ -43,40 +42,10 @@ def test_the_page_holds_what_is_recorded_and_refers_to_nothing_outside(page):
     assert page.with_name("claims.md").exists() and page.with_name("ledger.png").exists()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium, or a skip."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    programs = SimpleNamespace(
-        browser=shutil.which("chromium") or shutil.which("google-chrome"),
-        driver=shutil.which("chromedriver"),
-    )
-    if not (programs.browser and programs.driver):
-        pytest.skip("there is no Chromium with its driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs.browser
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(programs.driver))
-    yield driver
-    driver.quit()
-
-
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_shows_the_page(browser, page, width):
-    """No error, no request except for the file, no overflow, a text for every figure."""
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.get_log("performance")
-    browser.get(page.as_uri())
-    assert browser.get_log("browser") == []
-    sent = [
-        entry["message"] for entry in browser.get_log("performance")
-        if "Network.requestWillBeSent\"" in entry["message"]
-    ]  # fmt: skip
-    assert sent and all("file://" in message or '"url":"data:' in message for message in sent)
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    """Also, every figure has a text, and a point shows its run."""
+    open_page(browser, page, width)
     figures = browser.find_elements("css selector", "figure")
     assert figures and all(figure.get_attribute("aria-label") for figure in figures)
     browser.execute_script("document.querySelector('.point').focus()")

@@ -19,6 +19,7 @@ from reinforce_dropout.systems import from_dict, preset
 SCRIPTS = Path(__file__).parents[2] / "reproduce"
 sys.path.append(str(SCRIPTS))  # behind the tests' own folder, which has names of its own
 
+import again  # noqa: E402
 import run_all  # noqa: E402
 
 
@@ -135,23 +136,24 @@ def test_help_states_the_claim_and_hides_what_is_for_tests(path):
 def run(monkeypatch):
     """Return ``run(root, *options, **how)``: run_all.py with a stand-in for the sweep.
 
-    How the runs of presets end is told by name; all others finish.
+    How the runs of presets end is told by name; all others finish. ``script`` is another script.
     """
 
-    def run(root, *options, **how):
+    def run(root, *options, script=run_all, **how):
         def sweep(runs, folder, **_):
             folder.mkdir(parents=True)
             outcomes = {}
             for planned in runs:
                 outcome = Outcome(*how.get(planned.preset.replace("-", "_"), ("finished",)))
                 if outcome.how == "finished":
-                    record = make_record(planned.preset, seed=planned.experiment().seed)
+                    chosen = {k: v for k, v in planned.settings.items() if k != "seed"}
+                    record = make_record(planned.preset, seed=planned.experiment().seed, **chosen)
                     records.write(folder / f"{planned.name}.hdf5", record)
                 outcomes[planned.name] = outcome
             return outcomes
 
-        monkeypatch.setattr(run_all, "sweep", sweep)
-        return CliRunner().invoke(run_all.main, ["--root", str(root), *options])
+        monkeypatch.setattr(script, "sweep", sweep)
+        return CliRunner().invoke(script.main, ["--root", str(root), *options])
 
     return run
 
@@ -182,6 +184,22 @@ def test_an_interrupt_is_told_and_draws_nothing(run, tmp_path):
     assert result.exit_code == 130 and result.stdout == ""
     assert result.stderr.startswith("Interrupted:") and result.stderr.count("\n") == 1
     assert not (tmp_path / "runs" / "figures").exists()
+
+
+@pytest.mark.parametrize("name", ["ledger", "tradeoff"])
+def test_a_sweep_again_ends_in_its_own_table_and_figure(run, name, tmp_path):
+    result = run(tmp_path, name, "--quick", script=again)
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "runs" / "figures" / "quick"
+    assert {path.name for path in folder.iterdir()} == {f"{name}.{s}" for s in ("md", "png", "pdf")}
+    assert result.stdout == (folder / f"{name}.md").read_text()
+    assert "Not run yet" not in result.stdout
+    result = run(tmp_path / "other", name, script=again, policy_500=("failed", "no data: add it."))
+    assert result.exit_code == 1
+    assert all(line.endswith(": no data: add it.") for line in result.stderr.splitlines())
+    assert "policy-500" in result.stdout.partition("Not run yet")[2]
+    result = run(tmp_path / "third", name, script=again, policy_500=("interrupted",))
+    assert result.exit_code == 130 and result.stdout == ""
 
 
 def test_a_run_of_all_leaves_the_recorded_figures_alone(run, recorded):

@@ -1,0 +1,120 @@
+"""Reproduce the frontier: test error against the time of a forward pass on one thread.
+
+It trains the networks of reproduce/sweeps/frontier.toml into runs/frontier/, and keeps the models.
+Then it times the best model of each run, its policies counted: 1024 images at once, and one image.
+If a network can run dense and block-sparse, the faster way counts. All networks take turns. Times
+go to runs/frontier/times.json, table and figure to runs/figures/. Copy times.json and the records
+to reproduce/results/frontier/ to record them. The machine must do nothing else while it times.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
+import common
+import numba
+import numpy as np
+import pytensor
+import pytensor.tensor as pt
+from evidence import frontier, runs
+from tqdm import tqdm
+
+import figures as drawn
+from reinforce_dropout import backends
+from reinforce_dropout.errors import ExperimentError
+from reinforce_dropout.results import files, provenance, records
+from reinforce_dropout.running import datasets, grid
+from reinforce_dropout.running.evaluation import decisive_rule, load_model
+from reinforce_dropout.running.sweep import sweep
+
+BATCH, N_SINGLE = 1024, 200
+TURNS, QUICK_TURNS = 21, 3
+EXECUTIONS = ("dense", "block-sparse")
+
+
+def run(options):
+    """Train, time and draw."""
+    settings = {"n_epochs": common.QUICK_EPOCHS} if options.quick else {}
+    folder = common.folder(options, "runs") / "frontier"
+    command = ["python", "reproduce/frontier.py", *sys.argv[1:]]
+    planned = grid.read(drawn.SWEEPS / "frontier.toml", None, settings)
+    outcomes = sweep(planned, folder, jobs=options.jobs, data=options.data, command=command)
+    common.stop_if_interrupted(outcomes)
+    images = datasets.load(options.data).test.images
+    numba.set_num_threads(1)
+    times = microseconds(folder, images, QUICK_TURNS if options.quick else TURNS)
+    facts = provenance.collect(command) | {"n_threads": 1, "times": times}
+    files.write_whole(folder / runs.TIMES, json.dumps(facts, indent=1).encode())
+    stem = common.folder(options, "runs/figures") / "frontier"
+    drawn.draw_evidence(frontier, folder, "frontier", stem)
+    print(stem.with_suffix(".md").read_text(), end="")
+    common.tell_failures(outcomes)
+
+
+def microseconds(folder, images, n_turns):
+    """Return ``{name: {"batch", "single", "execution_batch", "execution_single"}}``.
+
+    Times are in microseconds an image, medians over the turns, of the faster execution.
+    """
+    ways = {}
+    for path in sorted(folder.glob("*.hdf5")):
+        for execution in EXECUTIONS:
+            if passed := compile_pass(records.read(path), execution):
+                ways[path.stem, execution] = passed
+    batch, singles = images[:BATCH], [images[i : i + 1] for i in range(N_SINGLE)]
+    measured = {way: [] for way in ways}
+    rng = np.random.default_rng(0)
+    for _ in tqdm(range(n_turns), "timing", disable=None):
+        for way in rng.permutation(np.array(list(ways), object)):
+            one = ways[tuple(way)]
+            measured[tuple(way)].append((seconds(one, [batch]), seconds(one, singles)))
+    times = {}
+    for kind, column, n in (("batch", 0, len(batch)), ("single", 1, N_SINGLE)):
+        for (name, execution), turns in measured.items():
+            value = 1e6 * float(np.median([turn[column] for turn in turns])) / n
+            best = times.setdefault(name, {})
+            if value < best.get(kind, np.inf):
+                best |= {kind: value, f"execution_{kind}": execution}
+    return times
+
+
+def compile_pass(record, execution):
+    """Compile the pass that decides a run's errors; None if its system has no such execution."""
+    try:
+        experiment, system = load_model(record, execution)
+    except ExperimentError:
+        return None
+    x = pt.fmatrix("x")
+    rng = pytensor.shared(np.random.default_rng(experiment.seeds().evaluation))
+    passed = system.predict[decisive_rule(experiment, system.predict)](x, rng)
+    updates = [(rng, passed.rng)] if passed.rng is not rng else []
+    return backends.function(
+        [x], passed.logits, updates=updates, mode=backends.mode("numba"), trust_input=True
+    )
+
+
+def seconds(function, batches):
+    """Return the seconds of a call for each batch, after one that is not timed."""
+    function(batches[0])
+    start = time.perf_counter()
+    for x in batches:
+        function(x)
+    return time.perf_counter() - start
+
+
+@click.command(help=__doc__)
+@click.option("--jobs", type=click.IntRange(1), help="Runs at once.  [default: one a core]")
+@click.option("--quick", is_flag=True, help=f"{common.QUICK_EPOCHS} epochs a run, few turns.")
+@click.option("--data", default="mnist", hidden=True)
+@click.option("--root", type=click.Path(path_type=Path), default=common.ROOT, hidden=True)
+def main(**options):
+    """Run, report an error in a sentence, and end with the exit code."""
+    options = SimpleNamespace(**options, seed=common.RECORDED_SEED)
+    sys.exit(common.guard(lambda: run(options), common.INTERRUPTED_RUNS))
+
+
+if __name__ == "__main__":
+    main()

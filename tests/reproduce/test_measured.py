@@ -1,0 +1,121 @@
+"""What scripts measure themselves: the frontier, and the variance of the policy gradient."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_records import make_record
+
+from reinforce_dropout import systems
+from reinforce_dropout.results import records
+from reinforce_dropout.running import datasets
+from reinforce_dropout.systems import policy
+from reinforce_dropout.systems.learner import copies
+
+SCRIPTS = Path(__file__).parents[2] / "reproduce"
+sys.path.append(str(SCRIPTS))  # behind the tests' own folder, which has names of its own
+
+import frontier as script  # noqa: E402
+import gradient_variance  # noqa: E402
+from evidence import frontier, runs, variance  # noqa: E402
+
+
+def test_a_network_is_unbeaten_if_no_other_is_as_low_in_both():
+    points = [(1, 5), (2, 3), (3, 3), (2, 4), (4, 1), (4, 1)]
+    assert frontier.unbeaten(points) == [True, True, False, False, True, True]
+
+
+def test_the_faster_execution_counts(tmp_path, monkeypatch):
+    """A network without block-sparse execution is timed dense only."""
+    for name in ("baseline-500-seed1", "policy-500-seed1"):
+        records.write(tmp_path / f"{name}.hdf5", make_record(name.rpartition("-")[0]))
+    speeds = {("baseline-500", "dense"): (5.0, 2.0), ("policy-500", "dense"): (4.0, 1.0),
+              ("policy-500", "block-sparse"): (3.0, 9.0)}  # fmt: skip
+    monkeypatch.setattr(
+        script, "compile_pass",
+        lambda run, execution: speeds.get((run.attributes["experiment"]["name"], execution)),
+    )  # fmt: skip
+    monkeypatch.setattr(script, "seconds", lambda way, batches: way[len(batches) > 1])
+    images = np.zeros((2000, 4), "float32")
+    times = script.microseconds(tmp_path, images, n_turns=3)
+    assert times == {
+        "baseline-500-seed1": {
+            "batch": 5e6 / 1024, "execution_batch": "dense",
+            "single": 2e6 / 200, "execution_single": "dense",
+        },
+        "policy-500-seed1": {
+            "batch": 3e6 / 1024, "execution_batch": "block-sparse",
+            "single": 1e6 / 200, "execution_single": "dense",
+        },
+    }  # fmt: skip
+
+
+def test_table_and_figure_of_the_frontier(tmp_path):
+    rows = {
+        "baseline-500-seed1": (0.02, 2.0), "baseline-500-seed2": (0.04, 4.0),
+        "policy-500-seed1": (0.01, 1.0),
+    }  # fmt: skip
+    times = {}
+    for name, (error, time) in rows.items():
+        run = make_record(name.rpartition("-")[0], seed=int(name[-1]))
+        run.best_attributes["test_error"] = error
+        records.write(tmp_path / f"{name}.hdf5", run)
+        times[name] = {"batch": time, "single": 10 * time, "execution_batch": "dense",
+                       "execution_single": "block-sparse"}  # fmt: skip
+    (tmp_path / runs.TIMES).write_text(json.dumps({"times": times}))
+    records.write(tmp_path / "untimed-seed1.hdf5", make_record("baseline-500", n_units=(9,)))
+    found = runs.read(tmp_path)
+    text = frontier.table(found)
+    quick, slow = text.splitlines()[2:4]
+    assert quick.startswith("| policy-500 | 500 | 1 | 1.00 % |") and quick.count(" yes ") == 2
+    assert "| 1.00 (dense) | yes | 10.00 (block-sparse) | yes |" in quick
+    assert "3.00 (dense)" in slow and " yes " not in slow and "| all |" in slow
+    assert "(9,)" not in text and len(text.splitlines()) == 6
+    assert len(frontier.figure(found).titles) == 4  # two networks in two panels
+
+
+def test_moments_are_free_of_bias():
+    """Over many sets of few draws, both have the means of the distribution."""
+    rng = np.random.default_rng(0)
+    mean, deviation = np.array([1.0, -2.0, 0.0]), np.array([0.5, 1.0, 2.0])
+    many = [gradient_variance.moments(rng.normal(mean, deviation, (4, 3))) for _ in range(20_000)]
+    found = {key: np.mean([one[key] for one in many]) for key in many[0]}
+    assert found["variance"] == pytest.approx((deviation**2).sum(), rel=0.02)
+    assert found["squared_mean"] == pytest.approx((mean**2).sum(), rel=0.02)
+
+
+def test_gradients_are_drawn_for_one_mini_batch_and_nothing_learns(small_data, monkeypatch):
+    """A baseline lowers the variance, and keeps the mean."""
+    monkeypatch.setattr(gradient_variance, "N_BEFORE", 3)
+    data = datasets.load(small_data)
+    experiment = policy.Settings(n_units=(4, 3), kl_gradient="score", batch_size=5)
+    system = systems.build_for_training(experiment, data.image_shape, data.n_classes)
+    parameters = copies(system.parameters)
+    drawn = {
+        baseline: gradient_variance.draws(
+            experiment.replace(baseline=baseline), data, parameters, 1000, "python"
+        )
+        for baseline in ("none", "leave-one-out-mean")
+    }
+    for layer, shape in ((1, (1000, 64 * 4 + 4)), (2, (1000, 4 * 3 + 3))):
+        plain, better = (drawn[name][layer] for name in ("none", "leave-one-out-mean"))
+        assert plain.shape == better.shape == shape
+        assert better.var(axis=0).sum() < plain.var(axis=0).sum() / 3
+        error = np.sqrt((plain.var(axis=0) + better.var(axis=0)) / 1000)
+        assert (np.abs(plain.mean(0) - better.mean(0)) < 5 * error + 1e-6).all()
+        half = len(plain) // 2  # the same distribution from the first draw to the last
+        change = np.abs(plain[:half].mean(0) - plain[half:].mean(0))
+        assert (change < 5 * np.sqrt(2 / half) * plain.std(axis=0) + 1e-6).all()
+
+
+def test_table_of_variances():
+    facts = {"n_draws": 9, "seed": 31, "git_commit": "abc", "command": "python x.py"}
+    entry = {"preset": "policy-500", "epoch": 5, "layer": 1}
+    measured = [
+        entry | {"variant": "own", "variance": 2.0, "squared_mean": 0.5},
+        entry | {"variant": "better", "variance": 0.5, "squared_mean": 0.4},
+    ]
+    text = variance.table(facts | {"measured": measured})
+    assert text.splitlines()[2] == "| policy-500 | 5 | 1 | 4 | 0.25 |"
