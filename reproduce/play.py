@@ -45,7 +45,7 @@ def page(options):
         models=[model(run) for run in runs],
         images=examples(datasets.load(options.data).test),
         n={"side": side, "units": len(runs[0].best["b_1"]), "classes": n_classes},
-        target=f"{_setting(runs[0], 'q'):.0%}",
+        target=f"{100 * _setting(runs[0], 'q'):.0f} %",
         script=(SOURCES / "play.js").read_text(),
     )
 

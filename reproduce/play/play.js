@@ -94,7 +94,7 @@ function show() {
   paint(id("seen"), state.x);
   sigma.forEach((p, i) => {
     const cell = id("units").children[i];
-    cell.style.setProperty("--p", percent(p));
+    cell.style.setProperty("--p", `${100 * p}%`);
     cell.classList.toggle("on", u[i] > 0.5);
     const part = state.rule === "expected" ? "takes part with this weight" : u[i] ? "takes part" : "is dropped";
     cell.title = `unit ${i + 1}: probability ${p.toFixed(3)}, ${part}`;

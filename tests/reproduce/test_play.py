@@ -105,6 +105,15 @@ def test_controls_change_what_is_shown(page, images):
     on = page.execute_script("return state.u.reduce((a, b) => a + b)")
     assert page.find_element("id", "count").text.startswith(f"{on} of 128 units")
     assert len(page.find_elements("css selector", "#units .on")) == on
+    darkness = page.execute_script("""
+        return [...id("units").children].map((cell) => {
+            const shown = document.createElement("canvas").getContext("2d");
+            shown.fillStyle = getComputedStyle(cell).backgroundColor;
+            shown.fillRect(0, 0, 1, 1);
+            return 1 - shown.getImageData(0, 0, 1, 1).data[0] / 255;
+        })
+    """)
+    np.testing.assert_allclose(darkness, page.execute_script("return state.sigma"), atol=0.01)
     # a unit costs its 784 weights and its 10 to the classes
     assert f"{round(100 * on / 128)} % of its" in page.find_element("id", "work").text
 
