@@ -1,5 +1,6 @@
 """The scripts of reproduce/, on a small data set or with a stand-in for the training."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -21,6 +22,8 @@ sys.path.append(str(SCRIPTS))  # behind the tests' own folder, which has names o
 
 import again  # noqa: E402
 import run_all  # noqa: E402
+
+import figures  # noqa: E402
 
 
 def script(name, *options, root):
@@ -49,13 +52,13 @@ def test_run_all_trains_and_reports(trained):
         trained = from_dict(record.attributes["experiment"])
         assert not preset(name).replace(n_epochs=3).differences(trained)
     assert printed == claims.table({"recorded": {}, "this run": runs}, quick=True)
-    figures = root / "runs" / "figures" / "quick"
-    assert (figures / "table.md").read_text() == printed
-    assert {p.name for p in figures.iterdir()} == {"table.md", "figure1.png", "figure1.pdf"}
+    drawn = root / "runs" / "figures" / "quick"
+    assert (drawn / "table.md").read_text() == printed
+    assert {p.name for p in drawn.iterdir()} == {"table.md", "figure1.png", "figure1.pdf"}
     drawing.save_figure(
         drawing.figure1(runs["policy-500"], runs["policy-800-800"], quick=True), root / "again"
     )
-    assert (root / "again.png").read_bytes() == (figures / "figure1.png").read_bytes()
+    assert (root / "again.png").read_bytes() == (drawn / "figure1.png").read_bytes()
 
 
 @pytest.fixture
@@ -113,23 +116,22 @@ def test_figures_sets_seeds_side_by_side(recorded):
 @pytest.mark.parametrize("missing", PAPER)
 def test_figures_names_the_record_that_is_missing(recorded, missing):
     (recorded / "reproduce" / "results" / f"{missing}.hdf5").unlink()
-    process = script("figures.py", root=recorded)
-    assert process.returncode == 1 and process.stdout == ""
-    assert re.fullmatch(rf".*results/{missing}.hdf5 is missing: .*\n", process.stderr)
+    result = CliRunner().invoke(figures.main, ["--root", str(recorded)])
+    assert result.exit_code == 1 and result.stdout == ""
+    assert re.fullmatch(rf".*results/{missing}.hdf5 is missing: .*\n", result.stderr)
     assert not (recorded / "figures").exists()
 
 
 @pytest.mark.parametrize(
-    "path",
-    sorted(path for path in SCRIPTS.glob("*.py") if "__main__" in path.read_text()),
-    ids=lambda path: path.name,
+    "name",
+    sorted(path.stem for path in SCRIPTS.glob("*.py") if "__main__" in path.read_text()),
 )
-def test_help_states_the_claim_and_hides_what_is_for_tests(path):
-    process = subprocess.run([sys.executable, path, "--help"], capture_output=True, text=True)
-    assert process.returncode == 0
-    claim = process.stdout.split("\n\n")[1].strip()
+def test_help_states_the_claim_and_hides_what_is_for_tests(name):
+    result = CliRunner().invoke(importlib.import_module(name).main, ["--help"])
+    assert result.exit_code == 0
+    claim = result.stdout.split("\n\n")[1].strip()
     assert claim.startswith(("Section 4", "Reproduce", "Redraw", "Time", "Write", "Fit"))
-    assert "--root" not in process.stdout
+    assert "--root" not in result.stdout
 
 
 @pytest.fixture
@@ -163,10 +165,8 @@ def test_another_seed_goes_to_folders_of_its_own(run, tmp_path):
     assert result.exit_code == 0, result.output
     found = {path.relative_to(tmp_path / "runs").as_posix() for path in tmp_path.rglob("*.*")}
     names = {f"quick-seed-2/{name}-seed2.hdf5" for name in PAPER}
-    figures = {
-        f"figures/quick-seed-2/{name}" for name in ("table.md", "figure1.png", "figure1.pdf")
-    }
-    assert found == names | figures
+    drawn = {f"figures/quick-seed-2/{name}" for name in ("table.md", "figure1.png", "figure1.pdf")}
+    assert found == names | drawn
 
 
 def test_a_failure_lets_the_others_be_reported_and_is_told_at_the_end(run, tmp_path):
