@@ -1,5 +1,6 @@
 """The benchmarks: every column does the same work and takes its turn; the numbers are right."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -557,6 +558,14 @@ def test_processes_use_so_many_threads_and_the_processors_own_kernels(monkeypatc
     found = worker.environment(3)
     assert not {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"} & found.keys()
     assert found["OPENBLAS_NUM_THREADS"] == found["NUMBA_NUM_THREADS"] == "3"
+
+
+def test_no_garbage_is_collected_while_a_turn_is_timed():
+    _, enabled = worker.timed(gc.isenabled)
+    assert not enabled and gc.isenabled()
+    with pytest.raises(ZeroDivisionError):
+        worker.timed(lambda: 1 / 0)
+    assert gc.isenabled()
 
 
 def test_only_the_second_turn_is_timed_unless_the_first_was_long(monkeypatch):
