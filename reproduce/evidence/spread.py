@@ -1,4 +1,4 @@
-"""Intervals: over seeds by Student's t, and of one error rate by the binomial distribution."""
+"""Intervals over seeds by Student's t; of an error rate by the binomial; a paired test."""
 
 import numpy as np
 from scipy import stats
@@ -25,3 +25,23 @@ def of_difference(values, others):
     test = stats.ttest_ind(values, others, equal_var=False)
     low, high = test.confidence_interval(CONFIDENCE)
     return np.mean(values) - np.mean(others), low, high
+
+
+def paired(wrong, other):
+    """Compare two models on the same examples by McNemar's exact test.
+
+    Parameters
+    ----------
+    wrong, other : ndarray (n,) bool
+        Which examples each model gets wrong.
+
+    Returns
+    -------
+    only, only_other : int
+        Examples that just one of them gets wrong.
+    p : float
+        Two-sided. 1 if they are wrong on the same examples.
+    """
+    only, only_other = int((wrong & ~other).sum()), int((other & ~wrong).sum())
+    n = only + only_other
+    return only, only_other, stats.binomtest(only, n).pvalue if n else 1.0

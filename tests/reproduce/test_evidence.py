@@ -55,6 +55,15 @@ def test_an_interval_over_seeds_is_students():
     np.testing.assert_allclose([mean, low, high], [3, 3 - half, 3 + half], rtol=1e-5)
 
 
+def test_a_paired_test_looks_at_what_only_one_gets_wrong():
+    wrong = np.array([True] * 30 + [True] * 8 + [False] * 62)
+    other = np.array([True] * 30 + [False] * 8 + [True] * 2 + [False] * 60)
+    only, only_other, p = spread.paired(wrong, other)
+    assert (only, only_other) == (8, 2)
+    assert p == pytest.approx(2 * (1 + 10 + 45) / 2**10)  # at most 2 of 10 fair coins, both sides
+    assert spread.paired(wrong, wrong) == (0, 0, 1.0)
+
+
 def test_an_interval_of_a_rate_is_wilsons():
     n, rate, z = 10_000, 0.017, stats.norm.ppf(0.975)
     middle = (rate + z**2 / (2 * n)) / (1 + z**2 / n)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from made_records import make_record
 
 from reinforce_dropout import systems
 from reinforce_dropout.results import records
-from reinforce_dropout.running import datasets
-from reinforce_dropout.systems import policy
+from reinforce_dropout.running import datasets, training
+from reinforce_dropout.systems import plain, policy
 from reinforce_dropout.systems.learner import copies
 
 SCRIPTS = Path(__file__).parents[2] / "reproduce"
@@ -19,6 +20,7 @@ sys.path.append(str(SCRIPTS))  # behind the tests' own folder, which has names o
 
 import frontier as script  # noqa: E402
 import gradient_variance  # noqa: E402
+import paired  # noqa: E402
 from evidence import frontier, runs, variance  # noqa: E402
 
 
@@ -119,3 +121,22 @@ def test_table_of_variances():
     ]
     text = variance.table(facts | {"measured": measured})
     assert text.splitlines()[2] == "| policy-500 | 5 | 1 | 4 | 0.25 |"
+
+
+def test_two_models_are_compared_on_the_same_images(small_data, tmp_path):
+    data = {"data": small_data, "backend": "python", "show_progress": False}
+    paths = [tmp_path / "short.hdf5", tmp_path / "long.hdf5"]
+    for path, n_epochs in zip(paths, (1, 6), strict=True):
+        experiment = plain.Settings(n_units=(8,), n_epochs=n_epochs, learning_rate=0.002)
+        training.train(experiment, path, **data)
+    write = tmp_path / "table.md"
+    arguments = [*map(str, paths), "--data", str(small_data), "--write", str(write)]
+    result = CliRunner().invoke(paired.main, arguments)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == write.read_text()
+    for path, line in zip(paths, result.stdout.splitlines()[2:4], strict=True):
+        error = records.read(path).best_attributes["test_error"]
+        assert line.startswith(f"| {path.stem} | {100 * error:.2f} % |")
+    arguments[1] = str(tmp_path / "none.hdf5")
+    result = CliRunner().invoke(paired.main, arguments)
+    assert result.exit_code == 1 and "none.hdf5" in result.stderr
