@@ -5,6 +5,7 @@
 # make ledger, tradeoff, systems, policy-search   their sweeps, from nothing to table and figure
 # make frontier         train networks and time them: error against time
 # make play             docs/play/index.html: draw a digit, see a policy decide
+# make docs             build/docs/index.html: the course, how-tos and reference; every page is run
 # make test, make lint  the tests; the linter
 # make test-cpus        some tests with code for other processors, as far as this one runs it
 # make test-wheel       build the wheel, and train with it outside the clone
@@ -13,7 +14,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: reproduce reproduce-quick figures report ledger tradeoff systems policy-search frontier play test test-cpus test-wheel lint clean
+.PHONY: reproduce reproduce-quick figures report ledger tradeoff systems policy-search frontier play docs test test-cpus test-wheel lint clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/python reproduce/run_all.py
@@ -35,6 +36,10 @@ play: $(VENV)/installed-report
 
 figures: $(VENV)/installed
 	$(BIN)/python reproduce/figures.py
+
+# -E reads every page again, because its cells depend on the code.
+docs: $(VENV)/installed-docs
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m sphinx -E -W --keep-going -j 2 -c docs . build/docs
 
 test: $(VENV)/installed-test
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
@@ -68,6 +73,11 @@ $(VENV)/installed: setup.cfg setup.py | $(VENV)/bin/pip
 
 $(VENV)/installed-report: $(VENV)/installed
 	$(PIP_INSTALL) '.[report]'
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	@echo "Installing what the book needs into $(VENV) ..."
+	$(PIP_INSTALL) '.[docs]'
 	@touch $@
 
 # One call of pip, so that it builds the package once; it installs what `installed` stands for too.

@@ -82,15 +82,15 @@ class ConditionalMLPClassifier(ClassifierMixin, BaseEstimator):
     classes_ : ndarray (n_classes,)
         Labels, sorted.
     n_features_in_ : int
-    feature_names_in_ : ndarray (n_features_in_,)
+    feature_names_in_ : ndarray (`n_features_in_`,)
         If X has names of columns.
     n_iter_ : int
         Epochs run.
     best_iter_ : int
         The epoch, from 1, whose parameters are kept.
-    loss_curve_ : ndarray (n_iter_,)
+    loss_curve_ : ndarray (`n_iter_`,)
         Mean negative log-likelihood of each epoch's training, in nats an example.
-    validation_scores_ : ndarray (n_iter_,) or None
+    validation_scores_ : ndarray (`n_iter_`,) or None
         Accuracy on the validation examples, a fraction, with early stopping.
     active_fraction_ : ndarray (L,)
         Fraction of the units that take part in each gated layer, in the training of the epoch that
