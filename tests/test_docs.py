@@ -18,7 +18,9 @@ CHAPTERS = sorted((DOCS / "course").glob("*.md"))
 PAGES = [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "reproduce" / "README.md"]
 
 _CELL = re.compile(r"^```\{code-cell\}\n(---\n.*?^---\n)?(.*?)^```$", re.DOTALL | re.MULTILINE)
-_SOURCE = re.compile(r"^```\{literalinclude\} (\S+)\n:pyobject: (\S+)\n(?::dedent:\n)?```$", re.MULTILINE)
+_SOURCE = re.compile(
+    r"^```\{literalinclude\} (\S+)\n:pyobject: (\S+)\n(?::dedent:\n)?```$", re.MULTILINE
+)
 _EXERCISE = re.compile(r"^\*\*Exercise (\d)\.\*\* ", re.MULTILINE)
 _SOLUTION = re.compile(
     r"^<details>\n<summary>Solution of exercise (\d)</summary>\n\n(.*?)\n\n</details>$",
