@@ -3,6 +3,9 @@
 The source folder is the whole repository. So the pages link to each other here as on a code host.
 """
 
+import shutil
+from pathlib import Path
+
 from docutils import nodes
 from docutils.utils.math import MathError, latex2mathml
 from sphinx.util import logging
@@ -85,9 +88,17 @@ def visit_math_block(self, node):
     raise nodes.SkipNode
 
 
+def copy_play(app, exception):
+    """Put the page to play with beside docs/index.html, which leads to it."""
+    shutil.copytree(
+        Path(app.confdir) / "play", Path(app.outdir) / "docs" / "play", dirs_exist_ok=True
+    )
+
+
 def setup(app):
     """Connect the functions above."""
     app.connect("source-read", add_title)
     app.connect("autodoc-skip-member", skip_fields)
+    app.connect("build-finished", copy_play)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
     return {"parallel_read_safe": True, "parallel_write_safe": True}
