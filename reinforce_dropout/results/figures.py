@@ -60,7 +60,8 @@ def figure1(
     of the lowest validation error.
 
     Several runs give the median and, shaded, the range of those that still train. The lines end
-    where fewer than half do. There is a diamond for each run that has its best epoch before.
+    where fewer than half do. There is a diamond for each run that has its best epoch before. The
+    legend names the later ones.
 
     Parameters
     ----------
@@ -95,8 +96,7 @@ def figure1(
         _plot(c, ones, "policy_entropy", 0, f"policy of {one}", _ONLY_LAYER)
         for axes, letter, name, runs in ((a, "a", one, ones), (b, "b", two, twos)):
             title = f"({letter}) mean activation, {name} network"
-            note = f" (epoch {runs[0].best_epoch})" if len(runs) == 1 else f" of {len(runs)} seeds"
-            _finish(axes, title, "active units (%)", note)
+            _finish(axes, title, "active units (%)", _best_note(runs))
         _finish(c, "(c) entropy of the policies", "entropy (nats per unit)")
         top = max(a.get_ylim()[1], b.get_ylim()[1])  # one scale, to compare the two networks
         a.set_ylim(0, top)
@@ -125,12 +125,25 @@ def _name(record):
     return "-".join(str(n) for n in record.attributes["experiment"]["n_units"])
 
 
+def _n_drawn(runs):
+    """Return the number of epochs that half of the runs or more have."""
+    lengths = sorted(run.n_epochs for run in runs)
+    return lengths[len(lengths) // 2]
+
+
+def _best_note(runs):
+    """Return which best epochs are meant, and those beyond the lines."""
+    if len(runs) == 1:
+        return f" (epoch {runs[0].best_epoch})"
+    later = [str(run.best_epoch) for run in runs if run.best_epoch > _n_drawn(runs)]
+    return f" of {len(runs)} seeds" + (f" (also at {', '.join(later)})" if later else "")
+
+
 def _plot(axes, runs, curve, layer, label, style):
     """Draw one column of a curve against the epochs, and a diamond at the best one of each run."""
     scale = 100 if curve == "active_fraction" else 1
     columns = [run.curves[curve][:, layer] * scale for run in runs]
-    lengths = sorted(map(len, columns))
-    n_epochs = lengths[len(lengths) // 2]  # half of the runs or more have as many
+    n_epochs = _n_drawn(runs)
     at_epoch = [[c[i] for c in columns if i < len(c)] for i in range(n_epochs)]
     epochs = range(1, n_epochs + 1)
     size = 3.5 if n_epochs <= _FEW_EPOCHS else 0

@@ -125,6 +125,16 @@ def test_only_a_quick_figure_says_so(policies):
     assert figures.figure1(*policies, quick=True)._suptitle.get_text() == QUICK_NOTE
 
 
+def test_best_epochs_beyond_the_lines_are_named(policies):
+    """The lines of three runs end with the second longest one."""
+    runs = [make_record("policy-500", n, best, seed=n) for n, best in ((20, 9), (50, 31), (90, 70))]
+    a, b, _ = figures.figure1(runs, policies[1]).axes
+    assert {x for x, _ in best_points(a)} == {9, 31}
+    labels = [text.get_text() for axes in (a, b) for text in axes.get_legend().get_texts()]
+    assert "lowest validation error of 3 seeds (also at 70)" in labels
+    assert "lowest validation error (epoch 7)" in labels
+
+
 def test_the_users_matplotlib_settings_do_not_matter(policies, tmp_path):
     figures.save_figure(figures.figure1(*policies), tmp_path / "plain")
     with matplotlib.rc_context({"font.size": 20, "axes.grid": True, "savefig.dpi": 30}):
