@@ -15,8 +15,8 @@ from pytensor.gradient import disconnected_grad
 def log_prob(z, u):
     r"""Log-probability of the masks ``u``, eq. (1).
 
-    .. math:: \log \pi(u \mid s) = \sum_k u_k \log \sigma_k + (1 - u_k) \log(1 - \sigma_k)
-                                 = \sum_k u_k z_k - \mathrm{softplus}(z_k)
+    .. math:: \log \pi(u \mid s) = \sum_k [u_k \log \sigma_k + (1 - u_k) \log(1 - \sigma_k)]
+                                 = \sum_k [u_k z_k - \mathrm{softplus}(z_k)]
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def log_probs(z, u):
 
 
 def entropy(z):
-    r"""Entropy of the policy, :math:`\sum_k \mathrm{softplus}(z_k) - \sigma_k z_k`.
+    r"""Entropy of the policy, :math:`\sum_k [\mathrm{softplus}(z_k) - \sigma_k z_k]`.
 
     Parameters
     ----------
