@@ -73,8 +73,8 @@ def entropy(z):
 def kl(z, q):
     r"""Kullback-Leibler divergence from the target rate, eq. (5).
 
-    .. math:: \sum_k \sigma_k (\log \sigma_k - \log q)
-                   + (1 - \sigma_k)(\log(1 - \sigma_k) - \log(1 - q))
+    .. math:: \sum_k [\sigma_k (\log \sigma_k - \log q)
+                   + (1 - \sigma_k)(\log(1 - \sigma_k) - \log(1 - q))]
 
     Parameters
     ----------
