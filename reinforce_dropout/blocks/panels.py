@@ -33,3 +33,8 @@ def in_panels(Z, width=None):
     padded = np.zeros((n_in, n_panels * width), Z.dtype)
     padded[:, :n_units] = Z
     return aligned(padded.reshape(n_in, n_panels, width).transpose(1, 0, 2))
+
+
+def out_of_panels(panels):
+    """Copy panels back into a matrix (n_in, n_panels * width): also the columns of zeros."""
+    return panels.transpose(1, 0, 2).reshape(panels.shape[1], -1)

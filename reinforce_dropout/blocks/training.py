@@ -6,60 +6,28 @@ network of the weights between units in use. It is cut out, makes one step, and 
 The matrices are kept transposed. The pixels in use are neighbours, but the units in use are not. So
 the first layer's part is most of a few rows. In a matrix (n_in, n_units) it would be a few numbers
 in nearly every line of the cache.
-
-The L2 penalty shrinks every weight at every step, including untouched ones. So the matrices hold
-the weights divided by a common factor. A step multiplies that factor by 1 - 2 lr l2, which is exact
-except for rounding. `StepWeights.store` multiplies the weights by the factor.
 """
 
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytensor
 import pytensor.tensor as pt
 
 from reinforce_dropout import costs
 from reinforce_dropout.algorithm import Step, draws, statistics
-from reinforce_dropout.alignment import aligned
-from reinforce_dropout.blocks.forward import transposed
 from reinforce_dropout.blocks.sharing import expand_units, shared
+from reinforce_dropout.blocks.step_weights import (
+    LEAST_FACTOR,
+    TRANSPOSED,
+    StepWeights,
+    steps_until,
+)
 from reinforce_dropout.blocks.submatrix import PutSubmatrix, Submatrix
 from reinforce_dropout.gates import Stage
 from reinforce_dropout.network import Network, Pass, sampled
 
 _ONE = np.float32(1)
-_LEAST_FACTOR = 1e-3  # below this, weights over the factor lose accuracy, and in the end overflow
-
-
-class StepWeights:
-    """The weights of a network as the steps of an epoch read and change them.
-
-    Parameters
-    ----------
-    network : Network
-
-    Attributes
-    ----------
-    factor : shared () float32
-        The weights are the matrices times this factor.
-    Wt : list of shared (n_units, n_in)
-        Matrices of the hidden layers, then of the output.
-    """
-
-    def __init__(self, network):
-        self.network = network
-        self.factor = pytensor.shared(np.ones((), "float32"), name="factor")
-        self.Wt = transposed(network)
-
-    def store(self):
-        """Write the weights back to the network, and set the factor to 1."""
-        for W, Wt in zip(self.network.weights, self.Wt, strict=True):
-            value = Wt.get_value(borrow=True)
-            value *= self.factor.get_value()
-            W.set_value(aligned(value.T), borrow=True)
-        self.factor.set_value(np.ones_like(self.factor.get_value()))
 
 
 class Part(NamedTuple):
@@ -138,7 +106,7 @@ def forward(network, sharing, weights, x, rng=None, rule=sampled):
     over_rows = {"mean": pt.mean, "max": pt.max}[sharing.state]
     inputs = pt.nonzero(pt.neq(x, 0).any(axis=0))[0]
     s = Submatrix()(x, pt.arange(x.shape[0]), inputs, _ONE)
-    layers = zip(network.layers, network.gates, weights.Wt[:-1], strict=True)
+    layers = zip(network.layers, network.gates, weights.matrices[:-1], strict=True)
     for i, (layer, gate, Wt) in enumerate(layers, start=1):
         in_use = over_rows(s, axis=0, keepdims=True)
         nothing = pt.zeros((1, Wt.shape[1]), dtype=s.dtype)
@@ -151,7 +119,7 @@ def forward(network, sharing, weights, x, rng=None, rule=sampled):
         s, inputs = part(s), part.units
         parts.append(part)
     everything = pt.arange(network.output.b.shape[0])
-    output = cut_out(network.output, weights.Wt[-1], inputs, everything, weights.factor)
+    output = cut_out(network.output, weights.matrices[-1], inputs, everything, weights.factor)
     return Pass(output(s), stages, rng), Network(parts, network.gates, output)
 
 
@@ -178,25 +146,16 @@ def training_step(network, sharing, x, y, rng, learn, shrinkage, rule=sampled):
     Step
         As `algorithm.training_step` returns it, except for rounding.
     """
-    weights = StepWeights(network)
+    weights = StepWeights(network.weights, TRANSPOSED)
     passed, parts = forward(network, sharing, weights, x, rng, rule)
     nll = costs.nll(passed.logits, y)
     updates = learn(parts, passed, nll)
     shrunk = weights.factor * np.float32(shrinkage)
     updates[weights.factor] = shrunk
-    layers = zip(
-        [*network.layers, network.output], weights.Wt, [*parts.layers, parts.output], strict=True
-    )
-    for layer, Wt, part in layers:
+    layers, cut = [*network.layers, network.output], [*parts.layers, parts.output]
+    for layer, Wt, part in zip(layers, weights.matrices, cut, strict=True):
         Vt, b = (updates.pop(p) for p in part.params)
         updates |= put_back(layer, Wt, part, Vt, b, shrunk)
     updates |= draws(rng, passed.rng)
-    every = steps_until(_LEAST_FACTOR, shrinkage)
+    every = steps_until(LEAST_FACTOR, shrinkage)
     return Step(statistics(passed.stages, nll), updates, weights.store, every)
-
-
-def steps_until(factor, shrinkage):
-    """Return the number of steps, 1 or more, after which the common factor falls to `factor`."""
-    if shrinkage == 1:
-        return sys.maxsize
-    return max(1, int(np.log(factor) / np.log(shrinkage)))

@@ -10,8 +10,8 @@ from pytensor.compile.mode import get_mode
 from reference import AS_WRITTEN, flat
 
 from reinforce_dropout import native, systems
+from reinforce_dropout.blocks.step_weights import steps_until
 from reinforce_dropout.blocks.submatrix import PutSubmatrix, Submatrix
-from reinforce_dropout.blocks.training import steps_until
 from reinforce_dropout.errors import ExperimentError
 from reinforce_dropout.running import datasets, threads
 from reinforce_dropout.running.epochs import Epochs
