@@ -13,11 +13,13 @@ name        shape                  what
 ==========  =====================  ================================================================
 
 As in `packed`, the Ops compute with NumPy here; under Numba, `native` compiles them. They have no
-code for JAX and define no gradient.
+code for JAX. `GroupProduct` is differentiated by the values below only: see `list_updates` for the
+weights and biases.
 """
 
 import numpy as np
 import pytensor.tensor as pt
+from pytensor.gradient import disconnected_type, grad_not_implemented
 from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 
@@ -83,6 +85,7 @@ class GroupProduct(Op):
         """Compute with NumPy."""
         values, units, counts, panels, b, groups = inputs
         check(self.size, values, units, counts, panels, b, groups)
+        check_line(panels)
         W = np.concatenate(panels, axis=1)[:, : b.size]
         out = np.zeros((len(groups), capacity(groups, self.size)), values.dtype)
         out_units, out_counts = np.zeros(out.shape, np.int32), np.zeros(len(out), np.int64)
@@ -93,12 +96,60 @@ class GroupProduct(Op):
         for storage, result in zip(output_storage, (out, out_units, out_counts), strict=True):
             storage[0] = result
 
+    def connection_pattern(self, node):
+        """Say that only the numbers, no list's units, depend on numbers."""
+        numbers = (0, 3, 4)  # values, W, b
+        return [[i in numbers, False, False] for i in range(len(node.inputs))]
+
+    def pullback(self, inputs, outputs, cotangents):
+        """Take gradients from the values of this layer to those of the layer below."""
+        _, units, counts, W, b, _ = inputs
+        below = GroupProductTransposed()(cotangents[0], *outputs[1:], W, units, counts)
+        W, b = (
+            grad_not_implemented(self, i, v, "Take `list_updates` instead.")
+            for i, v in ((3, W), (4, b))
+        )
+        return [below, disconnected_type(), disconnected_type(), W, b, disconnected_type()]
+
+
+class GroupProductTransposed(Op):
+    """``g W.T`` for the units in use below, from gradients g of the units in use above.
+
+    Inputs: g, units, counts of the layer above, in whole panels as `GroupProduct` gives them; W in
+    panels (n_panels, n_in, lanes); units, counts of the layer below. Output: (m_b, capacity below),
+    0 beyond each list.
+    """
+
+    __props__ = ()
+
+    def make_node(self, g, above, n_above, W, below, n_below):
+        """Build the node."""
+        inputs = [pt.as_tensor_variable(v) for v in (g, above, n_above, W, below, n_below)]
+        g, above, _, W, below, _ = inputs
+        check_types([g, W], [above, below])
+        return Apply(self, inputs, [pt.matrix(dtype=g.dtype)])
+
+    def perform(self, node, inputs, output_storage):
+        """Compute with NumPy."""
+        g, above, n_above, panels, below, n_below = inputs
+        check_lists(below, below, n_below, panels.shape[1])
+        check_lists(g, above, n_above, panels.shape[0] * panels.shape[2])
+        check_whole_panels(above, panels, len(below))
+        check_line(panels)
+        W, out = np.concatenate(panels, axis=1), np.zeros(below.shape, g.dtype)
+        for i, (n, m) in enumerate(zip(n_below, n_above, strict=True)):
+            out[i, :n] = W[np.ix_(below[i, :n], above[i, :m])] @ g[i, :m]
+        output_storage[0][0] = out
+
 
 def capacity(groups, size):
     """Return room for the longest list: all units of the groups in use, the last one filled up."""
     most = 0
-    for in_use in groups:
-        most = max(most, np.count_nonzero(in_use))
+    for i in range(groups.shape[0]):
+        n = 0
+        for group in range(groups.shape[1]):  # np.count_nonzero would copy each row under Numba
+            n += groups[i, group]
+        most = max(most, n)
     return most * size
 
 
@@ -116,6 +167,48 @@ def check(size, values, units, counts, W, b, groups):
         )
     if groups.shape[1] != (b.size + size - 1) // size:
         raise ValueError("the groups do not go with the biases: each group needs its units.")
+
+
+def check_line(W):
+    """Refuse panels of another width than a line of the cache."""
+    if W.shape[2] * W.itemsize != LINE_BYTES:
+        raise ValueError("the panels have the wrong width: each row needs a line of the cache.")
+
+
+def check_lists(values, units, counts, n_units):
+    """Refuse lists that do not go together, or that name other units than 0 to `n_units`."""
+    if values.shape != units.shape or len(counts) != len(units):
+        raise ValueError(
+            "the lists do not go with each other: values and units need one shape, and counts a "
+            "row for each instance."
+        )
+    for i in range(len(counts)):
+        n = counts[i]
+        # The numbers of a list rise, so its ends tell.
+        if n > units.shape[1] or (n > 0 and (units[i, 0] < 0 or units[i, n - 1] >= n_units)):
+            raise ValueError(
+                "the lists do not go with the weights: give the units of their layer, and for "
+                "each instance no more than there are."
+            )
+
+
+def check_whole_panels(units, W, n_instances):
+    """Refuse lists of a layer without room for whole panels, or of other instances than below."""
+    if len(units) != n_instances or units.shape[1] % W.shape[2]:
+        raise ValueError(
+            "the lists do not go with the panels: they need a row for each instance below, and "
+            "room for whole panels."
+        )
+
+
+def check_types(numbers, units):
+    """Refuse symbolic numbers of several dtypes, and units that are not int32."""
+    dtypes = sorted({v.dtype for v in numbers})
+    if len(dtypes) > 1 or any(v.dtype != "int32" for v in units):
+        raise TypeError(
+            f"numbers are {' and '.join(dtypes)} and units {units[0].dtype}: give all numbers one "
+            "dtype, and units as int32."
+        )
 
 
 def _lists(dtype):

@@ -15,6 +15,7 @@ from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.math import dot
 from pytensor.tensor.rewriting.blas import GemmOptimizer, local_dot_to_dot22
 
+from reinforce_dropout.blocks.list_updates import GroupUpdate, UnitUpdate
 from reinforce_dropout.blocks.submatrix import PutSubmatrix
 from reinforce_dropout.native.ops.elementwise import Elementwise
 from reinforce_dropout.native.ops.products import (
@@ -196,9 +197,9 @@ def rank_updates_inplace(fgraph, node):
     return RankUpdates(node.op.n_matrices, inplace=True)(*node.inputs, return_list=True)
 
 
-@node_rewriter([PutSubmatrix])
-def put_submatrix_inplace(fgraph, node):
-    """Let the part overwrite its matrix, if nothing needs the old values afterwards.
+@node_rewriter([PutSubmatrix, GroupUpdate, UnitUpdate])
+def parts_inplace(fgraph, node):
+    """Let a part overwrite its array, if nothing needs the old values afterwards.
 
     ::
 
@@ -206,7 +207,7 @@ def put_submatrix_inplace(fgraph, node):
     """
     if node.op.inplace:
         return None
-    return [PutSubmatrix(inplace=True)(*node.inputs)]
+    return [type(node.op)(inplace=True)(*node.inputs)]
 
 
 # PyTensor runs its own two at 1.7, makes element-wise loops at 49 and allows in-place at 50.
@@ -222,7 +223,7 @@ optdb.register("native_masks", dfs_rewriter(mask_product_transposed), TAG, posit
 optdb.register("native_elementwise", dfs_rewriter(fast_elementwise), TAG, position=48.9)
 optdb.register(
     "native_inplace",
-    dfs_rewriter(rank_updates_inplace, put_submatrix_inplace),
+    dfs_rewriter(rank_updates_inplace, parts_inplace),
     TAG,
     position=50.2,
 )

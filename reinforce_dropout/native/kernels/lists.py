@@ -11,25 +11,27 @@ import numpy as np
 from reinforce_dropout.blocks import lists as ops
 from reinforce_dropout.native.kernels.packed import COPY, parts_for
 from reinforce_dropout.native.kernels.sharing import share
-from reinforce_dropout.native.llvm.lines import line_of_sums
-from reinforce_dropout.native.llvm.vectors import VECTOR_BYTES, address, lowest_bit, non_zero_bits
+from reinforce_dropout.native.llvm.lines import line_dots, line_of_sums
+from reinforce_dropout.native.llvm.vectors import VECTOR_BYTES, address
 
-__all__ = ["group_product", "list_non_zeros"]
+__all__ = [
+    "check_line", "check_lists", "check_whole_panels", "group_product", "group_product_transposed",
+    "list_non_zeros",
+]  # fmt: skip
 
 _check, _capacity = numba.njit(ops.check), numba.njit(ops.capacity)
+check_line = numba.njit(ops.check_line)
+check_lists, check_whole_panels = numba.njit(ops.check_lists), numba.njit(ops.check_whole_panels)
+_dots, _single_dot = line_dots(of_vector=True), line_dots(of_vector=False)
 
 
 @numba.njit
 def _list_row(row, values, units):
-    """List what is not zero in a row; return the number."""
-    lanes, n = VECTOR_BYTES // row.itemsize, 0
-    for k in range(0, row.size, lanes):
-        bits = non_zero_bits(address(row) + k * row.itemsize, row.size - k, row.dtype.type(0))
-        while bits:
-            units[n] = k + lowest_bit(bits)
-            values[n] = row[units[n]]
-            bits &= bits - 1
-            n += 1
+    """List what is not zero in a row; return the number. A branch would be guessed wrongly."""
+    n = 0
+    for k in range(row.size):
+        units[n], values[n] = k, row[k]
+        n += row[k] != 0
     return n
 
 
@@ -59,39 +61,33 @@ def list_non_zeros(s):
 
 
 @numba.njit
-def _add_panel(panel, first, b, below, i, out):
-    """Compute the units of a panel, from number `first` on, for instance i.
+def _product_share(part, n_parts, below, W, b, n_units, groups, size, out):
+    """Compute all panels for a part of the instances; each goes to the end of their lists.
 
-    They go to the end of its list, which `out` holds. `below` holds the lists of the layer below.
+    The loops have no calls with arrays, because Numba would count references to them.
     """
     (values, units, counts), (out_values, out_units, out_counts) = below, out
-    at, size = out_counts[i], out_values.itemsize
-    line_of_sums(
-        address(out_values) + i * out_values.strides[0] + at * size,
-        address(panel),
-        address(units) + i * units.strides[0],
-        address(values) + i * values.strides[0],
-        counts[i],
-        address(b) + first * size,
-        out_values.dtype.type(0),
-    )
-    for j in range(panel.shape[1]):
-        out_units[i, at + j] = first + j
-
-
-@numba.njit
-def _product_share(part, n_parts, below, W, b, n_units, groups, size, out):
     start, stop = share(part, n_parts, groups.shape[0], 1)
-    out_values, _, out_counts = out
     out_counts[start:stop] = 0
-    lanes = W.shape[2]
+    lanes, itemsize, zero = W.shape[2], out_values.itemsize, out_values.dtype.type(0)
     for p in range(W.shape[0]):
         first = p * lanes
         group, count = first // size, min(lanes, n_units - first)
         for i in range(start, stop):
             if groups[i, group]:
-                _add_panel(W[p], first, b, below, i, out)
-                out_counts[i] += count
+                n = out_counts[i]
+                line_of_sums(
+                    address(out_values) + i * out_values.strides[0] + n * itemsize,
+                    address(W) + p * W.strides[0],
+                    address(units) + i * units.strides[0],
+                    address(values) + i * values.strides[0],
+                    counts[i],
+                    address(b) + first * itemsize,
+                    zero,
+                )
+                for j in range(lanes):
+                    out_units[i, n + j] = first + j
+                out_counts[i] = n + count
     for i in range(start, stop):
         out_values[i, out_counts[i] :] = 0
 
@@ -106,6 +102,7 @@ def _product_in_parallel(n_parts, below, W, b, n_units, groups, size, out):
 def group_product(values, units, counts, W, b, groups, size):
     """``s W + b`` for the groups of `size` units that each instance uses."""
     _check(size, values, units, counts, W, b, groups)
+    check_line(W)
     room = _capacity(groups, size)
     out = (
         np.empty((len(groups), room), values.dtype),
@@ -120,4 +117,53 @@ def group_product(values, units, counts, W, b, groups, size):
         _product_share(0, 1, below, W, padded, b.size, groups, size, out)
     else:
         _product_in_parallel(n_parts, below, W, padded, b.size, groups, size, out)
+    return out
+
+
+@numba.njit
+def _transposed_row(out, g, n_panels, units, W, below):
+    """Compute the gradients of one instance for its units `below`, from its line of g.
+
+    Of the layer above it uses `n_panels`; `units` names theirs.
+    """
+    size, zero, t = out.itemsize, out.dtype.type(0), 0
+    lanes, panel = VECTOR_BYTES // size, W.strides[0]
+    while t < below.size:
+        at, row, end = address(out) + t * size, below[t], t + lanes - 1
+        if end < below.size and below[end] == row + lanes - 1:  # neighbours: read from end to end
+            _dots(at, address(W), panel, row, address(g), address(units), n_panels, zero)
+            t += lanes
+        else:
+            _single_dot(at, address(W), panel, row, address(g), address(units), n_panels, zero)
+            t += 1
+    out[below.size :] = 0
+
+
+@numba.njit
+def _transposed_share(part, n_parts, out, g, above, n_above, W, below, n_below):
+    lanes = W.shape[2]
+    for i in range(*share(part, n_parts, out.shape[0], 1)):
+        n_panels = (n_above[i] + lanes - 1) // lanes
+        _transposed_row(out[i], g[i], n_panels, above[i], W, below[i, : n_below[i]])
+
+
+@numba.njit(parallel=True)
+def _transposed_in_parallel(n_parts, out, g, above, n_above, W, below, n_below):
+    for part in numba.prange(n_parts):
+        _transposed_share(part, n_parts, out, g, above, n_above, W, below, n_below)
+
+
+@numba.njit
+def group_product_transposed(g, above, n_above, W, below, n_below):
+    """``g W.T`` for the units below that each instance uses."""
+    check_lists(below, below, n_below, W.shape[1])
+    check_lists(g, above, n_above, W.shape[0] * W.shape[2])
+    check_whole_panels(above, W, len(below))
+    check_line(W)
+    out = np.empty(below.shape, g.dtype)
+    n_parts = parts_for(n_below.sum() * g.shape[1], len(below))
+    if n_parts == 1:
+        _transposed_share(0, 1, out, g, above, n_above, W, below, n_below)
+    else:
+        _transposed_in_parallel(n_parts, out, g, above, n_above, W, below, n_below)
     return out

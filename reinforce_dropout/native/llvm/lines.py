@@ -1,4 +1,7 @@
-"""Vector instructions for weights in panels as wide as a line of the cache."""
+"""Vector instructions for weights in panels as wide as a line of the cache.
+
+A row of a panel is a line: the weights from one unit below to the units of the panel.
+"""
 
 import llvmlite.ir as ir
 from numba import types
@@ -7,10 +10,21 @@ from numba.extending import intrinsic
 from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.native.llvm.vectors import INT, INT32, VECTOR_BYTES, Vectors, counted_loop
 
-__all__ = ["line_of_sums"]
+__all__ = ["add_to_lines", "line_dots", "line_of_sums"]
 
 #: Sums that run side by side, because an addition waits for the one before it.
 _CHAINS = 4
+
+
+def _line(v, base):
+    """Return the addresses of the vectors of the line at `base`."""
+    return [v.builder.add(base, INT(at)) for at in range(0, LINE_BYTES, VECTOR_BYTES)]
+
+
+def _listed_line(v, panel, units, t):
+    """Return the addresses of the vectors of the line that entry t of a list names."""
+    unit = v.builder.sext(v.builder.load(v.element(units, INT32, t)), INT)
+    return _line(v, v.step(panel, INT(LINE_BYTES), unit))
 
 
 @intrinsic
@@ -33,14 +47,9 @@ def line_of_sums(typingctx, out, panel, units, values, n, b, zero):
         out, panel, units, values, n, b, _ = args
         v = Vectors(builder, signature.args[-1])
 
-        def vectors(base):
-            return [builder.add(base, INT(at)) for at in range(0, LINE_BYTES, VECTOR_BYTES)]
-
         def add_term(t, sums):
-            unit = builder.sext(builder.load(v.element(units, INT32, t)), INT)
-            row = v.step(panel, INT(LINE_BYTES), unit)
+            line = [v.load(place) for place in _listed_line(v, panel, units, t)]
             x = v.splat(builder.load(v.element(values, v.scalar, t)))
-            line = [v.load(place) for place in vectors(row)]
             return [v.multiply_add(x, w, c) for w, c in zip(line, sums, strict=True)]
 
         def add_terms(step, chains):
@@ -53,11 +62,11 @@ def line_of_sums(typingctx, out, panel, units, values, n, b, zero):
         width = LINE_BYTES // VECTOR_BYTES
         n_steps = builder.sdiv(n, INT(_CHAINS))
         zeros = [ir.Constant(v.type, [0.0] * v.lanes)] * (width * (_CHAINS - 1))
-        biases = [v.load(place) for place in vectors(b)]
+        biases = [v.load(place) for place in _line(v, b)]
         chains = counted_loop(builder, INT(0), n_steps, biases + zeros, add_terms)
         done = builder.mul(n_steps, INT(_CHAINS))
         first = counted_loop(builder, done, n, chains[:width], add_term)
-        for j, place in enumerate(vectors(out)):
+        for j, place in enumerate(_line(v, out)):
             total = first[j]
             for other in chains[width + j :: width]:
                 total = builder.fadd(total, other)
@@ -65,3 +74,87 @@ def line_of_sums(typingctx, out, panel, units, values, n, b, zero):
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 6, zero), codegen
+
+
+@intrinsic
+def add_to_lines(typingctx, panel, units, values, n, g, zero):
+    """``panel[units[t]] += values[t] * g`` for ``t < n``; the units differ from each other.
+
+    Parameters
+    ----------
+    panel, values, g : int
+        Addresses. A row of the panel and `g` are one line each.
+    units : int
+        Address of the ``int32`` numbers of the rows.
+    n : int
+        Number of rows, 0 or more.
+    zero : float32 or float64
+        Tells the dtype.
+    """
+
+    def codegen(context, builder, signature, args):
+        panel, units, values, n, g, _ = args
+        v = Vectors(builder, signature.args[-1])
+        steps = [v.load(place) for place in _line(v, g)]
+
+        def add(t, _):
+            x = v.splat(builder.load(v.element(values, v.scalar, t)))
+            places = _listed_line(v, panel, units, t)
+            for place, step in zip(places, steps, strict=True):
+                v.store(v.multiply_add(x, step, v.load(place)), place)
+            return []
+
+        counted_loop(builder, INT(0), n, [], add)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5, zero), codegen
+
+
+def line_dots(of_vector):
+    """Return a function for dot products of neighbouring rows, each summed over some panels.
+
+    Parameters
+    ----------
+    of_vector : bool
+        Whether there are as many rows as a vector has lanes, or a single one.
+
+    Returns
+    -------
+    intrinsic
+        ``dots(out, W, panel_bytes, row, g, units, n_panels, zero)``. It computes ``out[t] =
+        sum_q W[p_q][row + t] @ g[q]`` for ``q < n_panels``, where p_q is the panel of the unit
+        ``units[q * lanes]``, ``int32``, and a line has so many lanes. `panel_bytes` is the bytes
+        from one panel to the next; `zero` has the dtype. The others are addresses, except `row`.
+    """
+
+    @intrinsic
+    def dots(typingctx, out, W, panel_bytes, row, g, units, n_panels, zero):
+        def codegen(context, builder, signature, args):
+            out, W, panel_bytes, row, g, units, n_panels, _ = args
+            v = Vectors(builder, signature.args[-1])
+            lanes, n_rows = INT(LINE_BYTES // v.itemsize), v.lanes if of_vector else 1
+            first = v.step(W, INT(LINE_BYTES), row)
+
+            def add_panel(q, sums):
+                unit = builder.load(v.element(units, INT32, builder.mul(q, lanes)))
+                number = builder.sdiv(builder.sext(unit, INT), lanes)
+                lines = v.step(first, panel_bytes, number)
+                factors = [v.load(place) for place in _line(v, v.step(g, INT(LINE_BYTES), q))]
+                sums = list(sums)
+                for t in range(n_rows):
+                    places = _line(v, builder.add(lines, INT(t * LINE_BYTES)))
+                    for factor, place in zip(factors, places, strict=True):
+                        sums[t] = v.multiply_add(v.load(place), factor, sums[t])
+                return sums
+
+            zeros = [ir.Constant(v.type, [0.0] * v.lanes)] * n_rows
+            sums = counted_loop(builder, INT(0), n_panels, zeros, add_panel)
+            if of_vector:
+                v.store(v.totals(sums), out)
+            else:
+                builder.store(v.total(sums[0]), v.pointer(out, v.scalar))
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 7, zero), codegen
+
+    return dots

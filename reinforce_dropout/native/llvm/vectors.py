@@ -151,6 +151,22 @@ class Vectors:
             vector = self.builder.fadd(low, high)
         return self.builder.extract_element(vector, INT32(0))
 
+    def totals(self, vectors):
+        """Vector of the sums of the lanes of as many vectors as there are lanes."""
+        evens, odds = (
+            ir.Constant(ir.VectorType(INT32, self.lanes), list(range(start, 2 * self.lanes, 2)))
+            for start in (0, 1)
+        )
+        while len(vectors) > 1:  # add neighbouring lanes, until a vector has one lane of each
+            vectors = [
+                self.builder.fadd(
+                    self.builder.shuffle_vector(one, other, evens),
+                    self.builder.shuffle_vector(one, other, odds),
+                )
+                for one, other in zip(vectors[::2], vectors[1::2], strict=True)
+            ]
+        return vectors[0]
+
 
 @intrinsic
 def address(typingctx, array):

@@ -1,4 +1,4 @@
-"""Translations to Numba of the Ops in `reinforce_dropout.blocks.lists`."""
+"""Translations to Numba of the Ops in `blocks.lists` and `blocks.list_updates`."""
 
 import numpy as np
 from pytensor.link.numba.dispatch.basic import (
@@ -6,9 +6,15 @@ from pytensor.link.numba.dispatch.basic import (
     register_funcify_default_op_cache_key,
 )
 
+from reinforce_dropout.blocks import list_updates
 from reinforce_dropout.blocks import lists as ops
 from reinforce_dropout.native.digest import VERSION
-from reinforce_dropout.native.kernels.lists import group_product, list_non_zeros
+from reinforce_dropout.native.kernels.list_updates import group_update, unit_update
+from reinforce_dropout.native.kernels.lists import (
+    group_product,
+    group_product_transposed,
+    list_non_zeros,
+)
 
 
 @register_funcify_default_op_cache_key(ops.ListNonZeros)
@@ -37,3 +43,53 @@ def _numba_group_product(op, node, **kwargs):
         )
 
     return native_group_product, VERSION
+
+
+@register_funcify_default_op_cache_key(ops.GroupProductTransposed)
+def _numba_group_product_transposed(op, node, **kwargs):
+    @numba_njit
+    def native_group_product_transposed(g, above, n_above, W, below, n_below):
+        return group_product_transposed(
+            np.ascontiguousarray(g),
+            np.ascontiguousarray(above),
+            np.ascontiguousarray(n_above),
+            np.ascontiguousarray(W),
+            np.ascontiguousarray(below),
+            np.ascontiguousarray(n_below),
+        )
+
+    return native_group_product_transposed, VERSION
+
+
+@register_funcify_default_op_cache_key(list_updates.GroupUpdate)
+def _numba_group_update(op, node, **kwargs):
+    inplace = op.inplace
+
+    @numba_njit
+    def native_group_update(W, s, below, n_below, g, above, n_above):
+        W = np.ascontiguousarray(W) if inplace else W.copy()
+        group_update(
+            W,
+            np.ascontiguousarray(s),
+            np.ascontiguousarray(below),
+            np.ascontiguousarray(n_below),
+            np.ascontiguousarray(g),
+            np.ascontiguousarray(above),
+            np.ascontiguousarray(n_above),
+        )
+        return W
+
+    return native_group_update, VERSION
+
+
+@register_funcify_default_op_cache_key(list_updates.UnitUpdate)
+def _numba_unit_update(op, node, **kwargs):
+    inplace = op.inplace
+
+    @numba_njit
+    def native_unit_update(b, g, units, counts):
+        b = b if inplace else b.copy()
+        unit_update(b, g, units, counts)
+        return b
+
+    return native_unit_update, VERSION
