@@ -102,7 +102,7 @@ execution_option = click.option(
     default="dense",
     show_default=True,
     help="Whether dropped units are multiplied by 0 or never touched, the latter for mini-batches "
-    "of one block. With the backend jax all is dense.",
+    "of one block, or groups of 16 units for every instance. With the backend jax all is dense.",
 )
 quiet_option = click.option("--quiet", is_flag=True, help="Show no progress bar.")
 

@@ -57,8 +57,9 @@ def train(
     backend : str
         See `backends.resolve`.
     execution : {"dense", "block-sparse"}
-        Block-sparse training touches only the units in use. Every mini-batch must be one block. The
-        updates are the same except for rounding. The backend jax always trains densely.
+        Block-sparse training touches only the units in use. Every mini-batch must be one block, or
+        every instance must have masks over groups of 16 units. The updates are the same except for
+        rounding. The backend jax always trains densely.
     n_threads : int, optional
         Threads of the linear algebra, by default as many as the machine offers. Under numba fewer
         are used while that is faster, see `native.adaptive`. A resumed run keeps the number it

@@ -10,9 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from reinforce_dropout.blocks import by_instance
+from reinforce_dropout.blocks import by_instance, training_by_instance
 from reinforce_dropout.blocks import forward as block_forward
 from reinforce_dropout.blocks import training as block_training
+from reinforce_dropout.blocks.lists import panel_lanes
 from reinforce_dropout.blocks.sharing import BLOCK_STATES, Sharing, n_groups, shared
 from reinforce_dropout.errors import ExperimentError
 from reinforce_dropout.network import RULES
@@ -114,15 +115,34 @@ def build_training(settings, image_shape, n_classes):
     Raises
     ------
     ExperimentError
-        A mini-batch is not one block, steps depend on earlier ones or on the epoch, or the L2
-        penalty would reverse the sign of weights.
+        A mini-batch is not one block, and instances have no masks over whole lines of the cache;
+        steps depend on earlier ones or on the epoch; or the L2 penalty would reverse the sign of
+        weights.
     """
-    size = settings.batch_size
-    if not settings.instances_per_block == size > 1:
-        raise ExperimentError(
-            "block-sparse training needs mini-batches of one block: set instances_per_block to "
-            f"batch_size ({size}), or leave the execution dense."
-        )
+    _check_steps(settings)
+    single, sharing = _network(settings, image_shape, n_classes)
+    if 1 < settings.instances_per_block == settings.batch_size:
+        training_step = block_training.training_step
+    else:
+        _check_groups(settings, by_instance.suits(single, sharing))
+        training_step = training_by_instance.training_step
+    step = partial(
+        training_step,
+        single,
+        sharing,
+        learn=policy.learn_both(settings),
+        shrinkage=_shrinkage(settings),
+    )
+    return _system(single, sharing, settings)._replace(step=step)
+
+
+def _shrinkage(settings):
+    """Return what the L2 penalty multiplies every weight by in a step."""
+    return 1 - 2 * settings.learning_rate * settings.l2
+
+
+def _check_steps(settings):
+    """Refuse steps that touch more than the units in use, or that depend on earlier steps."""
     if settings.l2_of != "squares":
         raise ExperimentError(
             f"block-sparse training shrinks the weights by a factor, which l2_of={settings.l2_of} "
@@ -143,20 +163,32 @@ def build_training(settings, image_shape, n_classes):
             "block-sparse training knows no maturation: leave policy_from_epoch, policy_every and "
             "freeze_network out, or the execution dense."
         )
-    shrinkage = 1 - 2 * settings.learning_rate * settings.l2
-    if shrinkage <= 0:
+    if _shrinkage(settings) <= 0:
         raise ExperimentError(
             "block-sparse training needs 2 * learning_rate * l2 below 1: lower learning_rate or l2."
         )
-    single, sharing = _network(settings, image_shape, n_classes)
-    step = partial(
-        block_training.training_step,
-        single,
-        sharing,
-        learn=policy.learn_both(settings),
-        shrinkage=shrinkage,
-    )
-    return _system(single, sharing, settings)._replace(step=step)
+
+
+def _check_groups(settings, suits):
+    """Refuse masks for every instance that `training_by_instance` cannot learn."""
+    size, lanes = settings.batch_size, panel_lanes("float32")
+    if settings.instances_per_block > 1 or settings.units_per_block % lanes:
+        raise ExperimentError(
+            "block-sparse training needs mini-batches of one block, or groups of units for every "
+            f"instance: set instances_per_block to batch_size ({size}), or to 1 with "
+            f"units_per_block a multiple of {lanes}, or leave the execution dense."
+        )
+    if not suits:
+        raise ExperimentError(
+            "block-sparse training with masks for every instance needs policies that begin with a "
+            "product: set gate=sigmoid-bernoulli and min_rate=0, or leave the execution dense."
+        )
+    if settings.policy_optimizer != "sgd" or settings.natural_gradient:
+        raise ExperimentError(
+            "block-sparse training with masks for every instance moves the policies by plain "
+            "steps: set policy_optimizer=sgd and natural_gradient=false, or leave the execution "
+            "dense."
+        )
 
 
 def build_prediction(settings, image_shape, n_classes):
