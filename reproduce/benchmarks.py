@@ -4,7 +4,7 @@ TRAINING times a training step on MNIST, with policies and without. It compares 
 backends, PyTorch (eager, and torch.compile) and JAX (one jitted lax.scan). All do the same work.
 
 FORWARD times section 4's block dropout: forward passes that skip dropped units, and training steps
-whose mini-batch is one block, beside the fastest dense way on this machine.
+by blocks and by instances, beside the fastest dense way on this machine.
 
 Each candidate has a process of its own, and they take turns. A bound shows what the machine could
 do at best. Libraries that are not installed are left out; pip install 'reinforce-dropout[bench]'

@@ -11,7 +11,8 @@ from reinforce_dropout import backends, systems
 from reinforce_dropout.algorithm import training_step
 from reinforce_dropout.blocks import forward as block_forward
 from reinforce_dropout.blocks import training as block_training
-from reinforce_dropout.blocks.sharing import Sharing
+from reinforce_dropout.blocks import training_by_instance
+from reinforce_dropout.blocks.sharing import Sharing, n_groups
 from reinforce_dropout.initializers import logit_of_rate
 from reinforce_dropout.network import forward, sampled
 from reinforce_dropout.systems import plain, policy
@@ -25,6 +26,8 @@ RATE_FOR_ALL = 1 - 1e-9
 """At this rate policies draw every unit in float32. At 1 itself the logits would be infinite."""
 POLICY_LEARNING_RATE = 1e-9
 """For steps by blocks. It hardly changes the rate, but 0 would leave out the updates."""
+UNITS_IN_A_LINE = 16
+"""Float32 weights in a line of the cache, and units in a group if each instance has masks."""
 
 
 def initial_parameters(n_units, n_in, n_classes, rate=None):
@@ -37,8 +40,11 @@ def initial_parameters(n_units, n_in, n_classes, rate=None):
     return copies(systems.build_for_training(settings, (n_in,), n_classes).parameters)
 
 
-def network_of(parameters, gated=False, **settings):
-    """Return the network of these parameters, its settings, and its variables by name."""
+def network_of(parameters, gated=False, units_per_block=1, **settings):
+    """Return the network of these parameters, its settings, and its variables by name.
+
+    Policies, if any, decide for groups of `units_per_block` units.
+    """
     widths = [len(parameters[f"b_{i}"]) for i in range(1, n_layers(parameters) + 1)]
     system = policy if gated or "Z_1" in parameters else plain
     settings = system.Settings(name="benchmark", n_units=widths, l2=L2).replace(**settings)
@@ -46,10 +52,16 @@ def network_of(parameters, gated=False, **settings):
     network = plain.perceptron(settings, (n_in,), len(parameters["b_out"]), rng)
     variables = {p.name: p for p in network.params}
     if system is policy:
-        network = policy.with_gates(network, settings, rng)
+        network = policy.with_gates(network, settings, rng, lambda n: n_groups(n, units_per_block))
         variables = policy.parameters(network)
     put(variables, copies(variables) | parameters)  # policies may keep their initial values
     return network, settings, variables
+
+
+def stacked(step):
+    """Return all statistics of a step as a vector, as the package's learner computes them."""
+    values = (v if isinstance(v, list) else [v] for v in step.statistics.values())
+    return pt.stack([one for value in values for one in value])
 
 
 def compile_graph(inputs, outputs, updates=None, backend="numba"):
@@ -74,12 +86,7 @@ class Step:
         rng = pytensor.shared(np.random.default_rng(1)) if gated else None
         learn = policy.learn_both(settings) if gated else plain.learn_network(settings)
         step = training_step(network, *inputs, rng, learn, self.rule)
-        statistics = [
-            one
-            for value in step.statistics.values()
-            for one in (value if isinstance(value, list) else [value])
-        ]
-        function = compile_graph(inputs, pt.stack(statistics), step.updates, self.backend)
+        function = compile_graph(inputs, stacked(step), step.updates, self.backend)
         self.steps = backends.steps(function, function)
 
     def turn(self):
@@ -139,10 +146,10 @@ class ByBlocks:
         few rows of the weights in the caches.
         """
         rng = np.random.default_rng(0)
-        for gate, n in zip(self.network.gates, self.n_units, strict=True):
+        for gate, n in zip(self.network.gates, self.n_decisions, strict=True):
             gate.policy.o.set_value(logit_of_rate(min(rate, RATE_FOR_ALL), n))
         self.calls = [
-            (*batch, *([] if counted else draw_masks(rng, rate, self.n_blocks, self.n_units)))
+            (*batch, *([] if counted else draw_masks(rng, rate, self.n_blocks, self.n_decisions)))
             for batch in self.batches
         ]
         self.function = self.counted if counted else self.given
@@ -153,10 +160,10 @@ class Forward(ByBlocks):
 
     def __init__(self, parameters, x, instances_per_block):
         self.network, settings, _ = network_of(parameters)
-        self.n_units = settings.n_units
+        self.n_decisions = settings.n_units
         self.n_blocks, self.batches = -(-x.shape[1] // instances_per_block), [(s,) for s in x]
         sparse = block_forward.block_sparse(self.network, Sharing(instances_per_block))
-        images, masks, rule = pt.fmatrix("x"), *masks_given(self.n_units)
+        images, masks, rule = pt.fmatrix("x"), *masks_given(self.n_decisions)
         passed = block_forward.forward(sparse, images, rule=rule)
         self.given = compile_graph([images, *masks], passed.logits)
         rng = pytensor.shared(np.random.default_rng(1))
@@ -165,7 +172,7 @@ class Forward(ByBlocks):
         self.counted = compile_graph([images], drawn.logits, updates)
         active = sum(stage.u.mean() for stage in drawn.stages) / len(drawn.stages)
         self.active, self.active_at = compile_graph([images], active, updates), {}
-        given = draw_masks(np.random.default_rng(0), 0.3, self.n_blocks, self.n_units)
+        given = draw_masks(np.random.default_rng(0), 0.3, self.n_blocks, self.n_decisions)
         masks = [mask.repeat(instances_per_block, axis=0)[: x.shape[1]] for mask in given]
         blas.check(parameters, x[0], self.given(x[0], *given), masks)
 
@@ -183,40 +190,60 @@ class Forward(ByBlocks):
         return self.statistics
 
 
-class BlockSteps(ByBlocks):
-    """Training steps that touch only the units in use; each mini-batch is one block."""
+class Steps(ByBlocks):
+    """Training steps that touch only the units in use. Subclasses say who shares a decision.
 
-    n_blocks = 1
+    ``sharing(batch_size) -> Sharing``, and ``training_step`` as `blocks.training.training_step`.
+    """
 
     def __init__(self, parameters, x, y, learning_rate):
+        sharing = self.sharing(x.shape[1])
         self.network, settings, _ = network_of(
-            parameters, True, baseline="moving-average", learning_rate=learning_rate,
-            policy_learning_rate=POLICY_LEARNING_RATE,
+            parameters, True, sharing.units, baseline="moving-average",
+            learning_rate=learning_rate, policy_learning_rate=POLICY_LEARNING_RATE,
         )  # fmt: skip
-        self.n_units, self.batches = settings.n_units, list(zip(x, y, strict=True))
-        inputs, (masks, rule) = (pt.fmatrix("x"), pt.ivector("y")), masks_given(self.n_units)
+        self.n_decisions = [n_groups(n, sharing.units) for n in settings.n_units]
+        self.n_blocks, self.batches = x.shape[1] // sharing.instances, list(zip(x, y, strict=True))
+        inputs = pt.fmatrix("x"), pt.ivector("y")
+        masks, rule = masks_given(self.n_decisions)
         build = partial(
-            block_training.training_step, self.network, Sharing(x.shape[1]), *inputs,
+            self.training_step, self.network, sharing, *inputs,
             shrinkage=1 - 2 * settings.learning_rate * settings.l2,
         )  # fmt: skip
         given = build(rng=None, learn=plain.learn_network(settings), rule=rule)
         rng = pytensor.shared(np.random.default_rng(1))
         counted = build(rng=rng, learn=policy.learn_both(settings))
-        self.given = compile_graph([*inputs, *masks], given.statistics["train_nll"], given.updates)
-        self.counted = compile_graph(inputs, counted.statistics["train_nll"], counted.updates)
+        # Without policies there is no entropy of theirs.
+        nll = given.statistics["train_nll"][None]
+        self.given = compile_graph([*inputs, *masks], nll, given.updates)
+        self.counted = compile_graph(inputs, stacked(counted), counted.updates)
 
     def turn(self):
         """Make one step for each mini-batch."""
-        return np.array([[self.function(*arguments)] for arguments in self.calls])
+        return np.stack([self.function(*arguments) for arguments in self.calls])
 
 
-def masks_given(n_units):
+class BlockSteps(Steps):
+    """Each mini-batch is one block."""
+
+    sharing = staticmethod(Sharing)
+    training_step = staticmethod(block_training.training_step)
+
+
+class InstanceSteps(Steps):
+    """Each instance has masks of its own, over groups of units that fill a line of the cache."""
+
+    sharing = staticmethod(lambda batch_size: Sharing(1, UNITS_IN_A_LINE))
+    training_step = staticmethod(training_by_instance.training_step)
+
+
+def masks_given(n_decisions):
     """Return symbolic masks, and the rule that takes them one after the other."""
-    masks = [pt.fmatrix(f"u_{i}") for i, _ in enumerate(n_units, start=1)]
+    masks = [pt.fmatrix(f"u_{i}") for i, _ in enumerate(n_decisions, start=1)]
     rest = iter(masks)
     return masks, lambda family, z, rng: (next(rest), rng)
 
 
-def draw_masks(rng, rate, n_blocks, n_units):
-    """Draw masks at a rate, a float32 array (n_blocks, n_units) for each layer."""
-    return [(rng.random((n_blocks, n)) < rate).astype("float32") for n in n_units]
+def draw_masks(rng, rate, n_blocks, n_decisions):
+    """Draw masks at a rate, a float32 array (n_blocks, n) for each layer with n decisions."""
+    return [(rng.random((n_blocks, n)) < rate).astype("float32") for n in n_decisions]

@@ -30,6 +30,7 @@ COLUMNS = {
     "blas": "blas.Dense",
     "blocks": "ours.Forward",
     "block steps": "ours.BlockSteps",
+    "instance steps": "ours.InstanceSteps",
     "product": "machine.Product",
     "copy": "machine.Copy",
 }

@@ -172,12 +172,15 @@ def test_policies_draw_at_the_rate_that_is_set(data):
     assert made.turn().shape == (2, 0)
 
 
-def test_steps_by_blocks_learn_the_same_as_dense_ones_with_the_same_masks(data):
-    """With all units in use the step by blocks is the plain dense one."""
-    plan = forward.plan(Setting("step", 1, (30, 20), 20, instances_per_block=20), data)
+@pytest.mark.parametrize("block", forward.STEPS)
+def test_sparse_steps_learn_the_same_as_dense_ones_with_the_same_masks(block, data):
+    """With all units in use a step by blocks or by instances is the plain dense one."""
+    plan = forward.plan(Setting("step", 1, (30, 20), 20, instances_per_block=block), data)
+    (name,) = plan.workers.keys() - set(forward.DENSE["step"])
     parameters = dict(plan.inputs)
     arguments = parameters, parameters.pop("x"), parameters.pop("y"), 0.01
-    dense, made = ours.Numba(*arguments), ours.BlockSteps(*arguments)
+    _, kind = worker.COLUMNS[name].split(".")
+    dense, made = ours.Numba(*arguments), getattr(ours, kind)(*arguments)
     made.set(1.0, counted=False)
     np.testing.assert_allclose(made.turn()[:, 0], dense.turn()[:, 0], rtol=1e-4)
     for counted in (False, True):
@@ -260,7 +263,7 @@ def forward_results():
     kinds = ((256, 1), (1024, 32), (1, 1))
     nets = [(n, net) for n in (1, 2) for net in ((500,), (800, 800))]
     settings = [Setting("forward", *net, n, False, block) for net in nets for n, block in kinds]
-    settings += [Setting("step", n, (800, 800), 20, False, 20) for n in (1, 2)]
+    settings += [Setting("step", n, (800, 800), 20, False, k) for n in (1, 2) for k in (1, 20)]
     return Results(ATTRIBUTES, [measured_blocks(s) for s in sorted(settings)])
 
 
@@ -331,7 +334,9 @@ def test_table_of_block_dropout_says_targets_and_break_even():
     row = "| 2 | 784-500-10 | blocks of 32 | 1024 | 0.977 | NumPy |"
     (line,) = (line for line in text.splitlines() if line.startswith(row))
     assert line.endswith("| 8.00 | 4.00 | 20.00 | 8.00 | 71% | 33% |")
-    assert "| 2 | 784-800-800-10 | 1000 | JAX lax.scan | 20.0 | 8.0 |" in text
+    for masks_for in ("one block", "instances, groups of 16 units"):
+        row = f"| 2 | 784-800-800-10 | {masks_for} | 1000 | JAX lax.scan | 20.00 | 8.00 |"
+        assert row in text
     assert "4096" not in text  # not measured
     assert "within 5% of it" in text and "commit none" in text
 
