@@ -118,25 +118,34 @@ def test_controls_change_what_is_shown(page, images):
     assert f"{round(100 * on / 128)} % of its" in page.find_element("id", "work").text
 
 
-def test_keys_and_a_pointer_draw(page):
+def test_keys_draw(page):
     keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
-    chains = pytest.importorskip("selenium.webdriver.common.action_chains").ActionChains
-    page.find_element("id", "clear").click()
-    assert page.execute_script("return Math.max(...state.x)") == 0
-    pad = page.find_element("id", "pad")
+    pad = cleared(page)
     pad.send_keys(" ", keys.ARROW_DOWN * 5, " ", keys.ARROW_RIGHT * 4)
-    by_keys = np.reshape(page.execute_script("return state.x"), (28, 28))
-    assert_centred_stroke(by_keys)
-    page.find_element("id", "clear").click()
-    chains(page).move_to_element_with_offset(pad, -40, -60).click_and_hold().move_by_offset(
-        10, 90
-    ).release().perform()
-    by_pointer = np.reshape(page.execute_script("return state.x"), (28, 28))
-    assert_centred_stroke(by_pointer)
+    assert_centred_stroke(page)
 
 
-def assert_centred_stroke(image):
-    """It is 20 pixels high, upright, and its centre of mass is in the middle."""
+@pytest.mark.parametrize("kind", ["mouse", "touch"])
+def test_a_pointer_draws(page, kind):
+    actions = pytest.importorskip("selenium.webdriver.common.actions.action_builder")
+    inputs = pytest.importorskip("selenium.webdriver.common.actions.pointer_input")
+    pad = cleared(page)
+    builder = actions.ActionBuilder(page, mouse=inputs.PointerInput(kind, kind), duration=20)
+    builder.pointer_action.move_to(pad, -40, -60).pointer_down().move_to(pad, -30, 30).pointer_up()
+    builder.perform()
+    assert_centred_stroke(page)
+
+
+def cleared(browser):
+    """Clear the drawing, and return its element."""
+    browser.find_element("id", "clear").click()
+    assert browser.execute_script("return Math.max(...state.x)") == 0
+    return browser.find_element("id", "pad")
+
+
+def assert_centred_stroke(browser):
+    """What is seen is 20 pixels high, upright, and its centre of mass is in the middle."""
+    image = np.reshape(browser.execute_script("return state.x"), (28, 28))
     rows, columns = (np.flatnonzero(image.sum(axis=axis)) for axis in (1, 0))
     assert 19 <= len(rows) <= 21 and len(columns) < 19
     assert image.max() > 0.9
