@@ -73,7 +73,7 @@ def figure(records):
                       linestyle=(0, (4, 2)))  # fmt: skip
     labels = [f"{base}: {change or 'as the preset'}" for base, change, _ in shown]
     axes.set_yticks(range(len(shown)), labels)
-    axes.invert_yaxis()
+    axes.set_ylim(len(shown) - 0.5, -0.6)
     axes.set(
         xlabel="test error (%); a dot for each seed, dashed: mean of the preset",
         title="One open reading at a time",
