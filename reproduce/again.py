@@ -18,8 +18,21 @@ from reinforce_dropout.running.sweep import sweep
 SWEEPS = ("ledger", "tradeoff", "systems", "policy_search")
 
 
-def run(name, options):
+def run(name, options, script="again.py", curves_only=True, measure=lambda folder, command: None):
     """Train what is not finished, and draw what is there.
+
+    Parameters
+    ----------
+    name : str
+        A key of `figures.EVIDENCE`.
+    options : namespace
+        What `options_of_a_sweep` adds to a command.
+    script : str
+        Whose command the records name.
+    curves_only : bool
+        See `sweep`.
+    measure : callable
+        ``measure(folder, command)``: called after the training, before the drawing.
 
     Raises
     ------
@@ -31,27 +44,43 @@ def run(name, options):
     settings = {"n_epochs": common.QUICK_EPOCHS} if options.quick else {}
     planned = grid.read(drawn.SWEEPS / f"{name}.toml", None, settings)
     folder = common.folder(options, "runs") / name
+    command = ["python", f"reproduce/{script}", *sys.argv[1:]]
     outcomes = sweep(
-        planned, folder, jobs=options.jobs, data=options.data, curves_only=True,
-        command=["python", "reproduce/again.py", *sys.argv[1:]],
+        planned, folder, jobs=options.jobs, data=options.data, curves_only=curves_only,
+        command=command,
     )  # fmt: skip
     common.stop_if_interrupted(outcomes)
+    measure(folder, command)
     stem = common.folder(options, "runs/figures") / name
     drawn.draw_evidence(drawn.EVIDENCE[name], folder, name, stem)
     print(stem.with_suffix(".md").read_text(), end="")
     common.tell_failures(outcomes)
 
 
+def options_of_a_sweep(function):
+    """Add the options of a script that runs a sweep to a click command."""
+    for option in (
+        click.option("--root", type=click.Path(path_type=Path), default=common.ROOT, hidden=True),
+        click.option("--data", default="mnist", hidden=True),
+        click.option("--quick", is_flag=True, help=f"{common.QUICK_EPOCHS} epochs a run."),
+        click.option("--jobs", type=click.IntRange(1), help="Runs at once.  [default: one a core]"),
+    ):
+        function = option(function)
+    return function
+
+
+def end(action, options):
+    """Do ``action(options)``, report an error in a sentence, and end with the exit code."""
+    options = SimpleNamespace(**options, seed=common.RECORDED_SEED)
+    sys.exit(common.guard(lambda: action(options), common.INTERRUPTED_RUNS))
+
+
 @click.command(help=__doc__)
 @click.argument("name", type=click.Choice(SWEEPS, False))
-@click.option("--jobs", type=click.IntRange(1), help="Runs at once.  [default: one a core]")
-@click.option("--quick", is_flag=True, help=f"{common.QUICK_EPOCHS} epochs a run.")
-@click.option("--data", default="mnist", hidden=True)
-@click.option("--root", type=click.Path(path_type=Path), default=common.ROOT, hidden=True)
+@options_of_a_sweep
 def main(name, **options):
-    """Run, report an error in a sentence, and end with the exit code."""
-    options = SimpleNamespace(**options, seed=common.RECORDED_SEED)
-    sys.exit(common.guard(lambda: run(name, options), common.INTERRUPTED_RUNS))
+    """Run a sweep again."""
+    end(lambda options: run(name, options), options)
 
 
 if __name__ == "__main__":

@@ -8,27 +8,22 @@ to reproduce/results/frontier/ to record them. The machine must do nothing else 
 """
 
 import json
-import sys
 import time
-from pathlib import Path
-from types import SimpleNamespace
 
+import again
 import click
-import common
 import numba
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
-from evidence import frontier, runs
+from evidence import runs
 from tqdm import tqdm
 
-import figures as drawn
 from reinforce_dropout import backends
 from reinforce_dropout.errors import ExperimentError
 from reinforce_dropout.results import files, provenance, records
-from reinforce_dropout.running import datasets, grid
+from reinforce_dropout.running import datasets
 from reinforce_dropout.running.evaluation import decisive_rule, load_model
-from reinforce_dropout.running.sweep import sweep
 
 BATCH, N_SINGLE = 1024, 200
 TURNS, QUICK_TURNS = 21, 3
@@ -37,21 +32,15 @@ EXECUTIONS = ("dense", "block-sparse")
 
 def run(options):
     """Train, time and draw."""
-    settings = {"n_epochs": common.QUICK_EPOCHS} if options.quick else {}
-    folder = common.folder(options, "runs") / "frontier"
-    command = ["python", "reproduce/frontier.py", *sys.argv[1:]]
-    planned = grid.read(drawn.SWEEPS / "frontier.toml", None, settings)
-    outcomes = sweep(planned, folder, jobs=options.jobs, data=options.data, command=command)
-    common.stop_if_interrupted(outcomes)
-    images = datasets.load(options.data).test.images
-    numba.set_num_threads(1)
-    times = microseconds(folder, images, QUICK_TURNS if options.quick else TURNS)
-    facts = provenance.collect(command) | {"n_threads": 1, "times": times}
-    files.write_whole(folder / runs.TIMES, json.dumps(facts, indent=1).encode())
-    stem = common.folder(options, "runs/figures") / "frontier"
-    drawn.draw_evidence(frontier, folder, "frontier", stem)
-    print(stem.with_suffix(".md").read_text(), end="")
-    common.tell_failures(outcomes)
+
+    def measure(folder, command):
+        images = datasets.load(options.data).test.images
+        numba.set_num_threads(1)
+        times = microseconds(folder, images, QUICK_TURNS if options.quick else TURNS)
+        facts = provenance.collect(command) | {"n_threads": 1, "times": times}
+        files.write_whole(folder / runs.TIMES, json.dumps(facts, indent=1).encode())
+
+    again.run("frontier", options, "frontier.py", curves_only=False, measure=measure)
 
 
 def microseconds(folder, images, n_turns):
@@ -106,14 +95,10 @@ def seconds(function, batches):
 
 
 @click.command(help=__doc__)
-@click.option("--jobs", type=click.IntRange(1), help="Runs at once.  [default: one a core]")
-@click.option("--quick", is_flag=True, help=f"{common.QUICK_EPOCHS} epochs a run, few turns.")
-@click.option("--data", default="mnist", hidden=True)
-@click.option("--root", type=click.Path(path_type=Path), default=common.ROOT, hidden=True)
+@again.options_of_a_sweep
 def main(**options):
-    """Run, report an error in a sentence, and end with the exit code."""
-    options = SimpleNamespace(**options, seed=common.RECORDED_SEED)
-    sys.exit(common.guard(lambda: run(options), common.INTERRUPTED_RUNS))
+    """Train, time and draw."""
+    again.end(run, options)
 
 
 if __name__ == "__main__":
