@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator
 
 from speed import forward, training
 from speed.notes import threads
-from speed.table import LABELS
+from speed.table import LABELS, Setting
 
 STYLE = (
     "default",  # first: a reader's matplotlibrc must not change a published figure
@@ -28,14 +28,18 @@ _MARKERS = {
     "scan": {"marker": "s", "color": "#0072b2", "markerfacecolor": "none"},
 }
 
-# Shape and shade tell block sizes apart; dashes tell whether the policy is counted.
+# Shape and shade tell the kinds of a panel apart; dashes tell whether the policy is counted.
 _LINES = (
     {"marker": "o", "color": "0.70"},
-    {"marker": "s", "color": "0.50"},
     {"marker": "D", "color": "black"},
-    {"marker": "^", "color": "0.30"},
+    {"marker": "^", "color": "0.45"},
 )
-_SINGLE = {"marker": "v", "color": "black"}
+_ROWS = (
+    ("blocks of instances", forward.BLOCKS),
+    ("masks for every instance", forward.INSTANCES),
+    ("a single image", forward.ONE),
+)
+"""Rows of panels: titles, and the kinds of passes that they show."""
 _GIVEN = {"linestyle": "-", "linewidth": 1.2, "markersize": 4}
 _COUNTED = {"linestyle": (0, (4, 2)), "linewidth": 0.8, "markersize": 4, "markerfacecolor": "white"}
 _BOUND = {"linestyle": ":", "linewidth": 0.8, "color": "black"}
@@ -91,47 +95,44 @@ def _steps(axes, results, measurements):
 def speedups(results):
     """Draw the speed-ups of forward passes with most threads, one column of panels for a network.
 
-    The upper panels are by blocks, the lower ones for a single image.
+    The upper panels are by blocks, those below by instances, the last ones for a single image.
     """
     n_threads = max(results.values("n_threads"))
     mine = results.all(work="forward", n_threads=n_threads)
     nets = sorted({m.setting.n_units for m in mine})
-    blocks = sorted({m.setting.instances_per_block for m in mine if m.setting.batch_size > 1})
-    styles = dict(zip(blocks, itertools.cycle(_LINES)))
     with matplotlib.style.context(STYLE):
-        drawing = Figure(figsize=(max(2, len(nets)) * 3.4, 6.4), layout="constrained")
-        grid = drawing.subplots(
-            2, len(nets), squeeze=False, sharex=True, sharey="row", height_ratios=(5, 3)
-        )
-        for (above, below), n_units in zip(grid.T, nets, strict=True):
-            own = [m for m in mine if m.setting.n_units == n_units]
-            _speedups(above, [m for m in own if m.setting.batch_size > 1], styles)
-            _speedups(below, [m for m in own if m.setting.batch_size == 1], {1: _SINGLE})
-            above.set_title(own[0].setting.net)
-            below.set(title="a single image", xlabel="active units, %")
-        for axes in grid[:, 0]:
-            axes.set_ylabel("speed-up over dense")
+        size = max(2, len(nets)) * 3.4, 10.5
+        drawing = Figure(figsize=size, layout="constrained")
+        grid = drawing.subplots(len(_ROWS), len(nets), squeeze=False, sharex=True, sharey="row")
+        for row, (title, kinds) in zip(grid, _ROWS, strict=True):
+            for axes, n_units in zip(row, nets, strict=True):
+                _speedups(axes, results, kinds, n_units=n_units, n_threads=n_threads)
+                axes.set_title(f"{Setting('forward', n_threads, n_units, 1).net}, {title}")
+            row[0].set_ylabel("speed-up over dense")
+            row[0].legend(handles=_kinds(kinds), loc="lower left", fontsize="small")
+        for axes in grid[-1]:
+            axes.set_xlabel("active units, %")
         drawing.suptitle(f"Forward pass, {threads(n_threads)}", fontsize="medium")
         ncols = 4 if len(nets) > 2 else 2
-        drawing.legend(handles=_handles(styles), loc="outside lower center", ncols=ncols)
+        drawing.legend(handles=_meanings(), loc="outside lower center", ncols=ncols)
     return drawing
 
 
-def _speedups(axes, measurements, styles):
-    """Draw two lines for each block size, the bound, and the rate where blocks begin to cost."""
+def _speedups(axes, results, kinds, **wanted):
+    """Draw two lines for each kind, the bound, and the rate where blocks begin to cost."""
     axes.axhline(1, color="0.6", linewidth=0.8, zorder=0)
-    for found in measurements:
-        rates, style = forward.rates(found), styles[found.setting.instances_per_block]
-        for counted, line in ((False, _GIVEN), (True, _COUNTED)):
-            axes.plot(100 * rates, forward.speedups(found, counted), **style | line)
-        if found.setting.instances_per_block == forward.TARGET_BLOCK:
-            _mark(axes, found)
-    if measurements:
-        finely = np.geomspace(rates[0], rates[-1], 50)
-        bound = forward.flop_bound(measurements[0].setting, finely)
-        axes.plot(100 * finely, bound, **_BOUND, zorder=1)
-        axes.set_xscale("log")
-        axes.set_xticks(100 * rates, [f"{100 * rate:g}" for rate in rates])
+    for kind, style in zip(kinds, _LINES, strict=False):
+        for found in results.all(work="forward", **kind, **wanted):
+            rates = forward.rates(found)
+            for counted, line in ((False, _GIVEN), (True, _COUNTED)):
+                axes.plot(100 * rates, forward.speedups(found, counted), **style | line)
+            finely = np.geomspace(rates[0], rates[-1], 50)
+            bound = forward.flop_bound(found.setting, finely)
+            axes.plot(100 * finely, bound, **_BOUND, zorder=1)
+            axes.set_xscale("log")
+            axes.set_xticks(100 * rates, [f"{100 * rate:g}" for rate in rates])
+            if kind == forward.BLOCKS_OF_32:
+                _mark(axes, found)
     axes.set_xticks([], minor=True)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -151,18 +152,16 @@ def _mark(axes, found):
     )  # fmt: skip
 
 
-def _handles(styles):
+def _kinds(kinds):
+    each = zip(kinds, _LINES, strict=False)
+    return [Line2D([], [], label=forward.describe_kind(kind), **s | _GIVEN) for kind, s in each]
+
+
+def _meanings():
     dark = {"color": "black"}
-    handles = [
-        Line2D([], [], label=f"blocks of {block}", **style | _GIVEN)
-        for block, style in styles.items()
-    ]
-    handles += [
+    return [
         Line2D([], [], label="policy not counted", **_GIVEN | dark),
         Line2D([], [], label="policy counted", marker="o", **_COUNTED | dark),
         Line2D([], [], label="flop bound", **_BOUND),
+        Line2D([], [], label="break-even of blocks of 32, counted", **_BREAK_EVEN),
     ]
-    if forward.TARGET_BLOCK in styles:
-        label = f"break-even of blocks of {forward.TARGET_BLOCK}, counted"
-        handles.append(Line2D([], [], label=label, **_BREAK_EVEN))
-    return handles

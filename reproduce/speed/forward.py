@@ -1,9 +1,9 @@
 """Section 4's block dropout, and the time that it saves: settings, plan, and table.
 
-There are forward passes by blocks of instances that share their masks, for several images and for a
-single one. There are training steps whose mini-batch is one block, and steps by instances, which
-have masks of their own over groups of 16 units. Speed-ups are over the dense network without masks
-and policies, computed in the fastest way on the machine.
+There are forward passes for several images and for a single one. A block of instances shares its
+masks, or each instance has masks of its own, over single units or over groups of 16. There are
+training steps whose mini-batch is one block, and steps by instances. Speed-ups are over the dense
+network without masks and policies, computed in the fastest way on the machine.
 """
 
 import itertools
@@ -17,44 +17,59 @@ from speed.turns import Plan
 
 FIGURES = "block_speedup"
 
-BLOCKS = (1, 8, 32, 128)
 RATES = (0.01, 0.02, 0.05, 0.10, 0.15, 0.25, 0.50, 1.0)
 TURNS = 15
 
 N_IMAGES = 1024
-N_IMAGES_SINGLY = 256
-"""For blocks of 1, which take longest, because they read the weights again for every image."""
 MOST_CALLS = 100
 """In a turn, each with images of its own."""
+
+UNITS, RANK = 16, 16
+"""In a group, whose float32 weights fill a line of the cache; and of policies of low rank."""
+
+
+def kind(batch_size, instances=1, units=1, rank=0):
+    """Return the fields of a `Setting` that say how many images, and who shares a mask."""
+    return {
+        "batch_size": batch_size, "instances_per_block": instances, "units_per_block": units,
+        "policy_rank": rank,
+    }  # fmt: skip
+
+
+BLOCKS = tuple(kind(N_IMAGES, n) for n in (8, 32, 128))
+_, BLOCKS_OF_32, _ = BLOCKS  # the paper's; its break-even rate is marked in the figure
+SINGLE_UNITS, GROUPS = kind(N_IMAGES), kind(N_IMAGES, units=UNITS)
+LOW_RANK = kind(N_IMAGES, rank=RANK)
+ONE_IMAGE, ONE_IMAGE_IN_GROUPS = kind(1), kind(1, units=UNITS)
+INSTANCES, ONE = (SINGLE_UNITS, LOW_RANK, GROUPS), (ONE_IMAGE, ONE_IMAGE_IN_GROUPS)
+"""Kinds of forward passes; masks for each of many images, and for a single one."""
 
 STEP_SIZE, STEP_RATE = 20, 0.15
 """Of the training steps."""
 STEPS = {
-    STEP_SIZE: ("block steps", "one block"),
-    1: ("instance steps", f"instances, groups of {ours.UNITS_IN_A_LINE} units"),
+    "block steps": kind(STEP_SIZE, STEP_SIZE),
+    "instance steps": kind(STEP_SIZE, units=UNITS),
 }
-"""Process of the training steps by instances in a block, and who shares a mask."""
+"""The processes of training steps."""
 
 DENSE = {"forward": ("dense", "blas"), "step": (OURS, "scan")}
 """The dense ways. In each setting the fastest of them is the reference."""
 
-TARGET_THREADS, TARGET_BLOCK = 2, 32
-"""The paper's block size; its break-even rate is marked in the figure."""
+COLUMNS = ((0.15, False), (0.15, True), (0.05, False), (0.05, True))
+"""Of the tables: the rate of active units, and whether the policy's time is counted."""
+NO_AIM = None
 TARGETS = (
-    ((500,), False, 0.15, False, 5),
-    ((500,), False, 0.15, True, 4),
-    ((500,), False, 0.05, False, 10),
-    ((800, 800), False, 0.15, False, 9),
-    ((800, 800), False, 0.15, True, 7),
-    ((800, 800), False, 0.05, False, 18),
-    ((4096, 4096), False, 0.15, False, 14),
-    ((4096, 4096), False, 0.15, True, 10),
-    ((800, 800), True, 0.15, False, 5),
+    (BLOCKS_OF_32, (500,), (5, 4, 10, NO_AIM)),
+    (BLOCKS_OF_32, (800, 800), (9, 7, 18, NO_AIM)),
+    (BLOCKS_OF_32, (4096, 4096), (14, 10, NO_AIM, NO_AIM)),
+    (GROUPS, (800, 800), (7, 5, 18, 10)),
+    (GROUPS, (4096, 4096), (5, 4.5, 14, 11)),
+    (LOW_RANK, (800, 800), (2.5, 2, 5, 3.5)),
+    (ONE_IMAGE, (800, 800), (5, NO_AIM, NO_AIM, NO_AIM)),
+    (ONE_IMAGE_IN_GROUPS, (800, 800), (5, 3, 6, 3.5)),
 )
-"""Hidden widths, whether for a single image, rate, whether the policy is counted, speed-up."""
+"""Kind, hidden widths, and the speed-ups that were aimed at in `COLUMNS`."""
 STEP_TARGET = "3 by blocks, policy not counted, and 2.2 by instances, policy counted"
-
-TABLE_RATES = (0.15, 0.05)
 
 NEVER, ALWAYS = 0.0, np.inf
 """What `break_even` returns when no rate pays, or every one."""
@@ -62,36 +77,35 @@ NEVER, ALWAYS = 0.0, np.inf
 
 def settings(nets, threads, quick=False):
     """Yield all settings; `quick` takes less of each kind."""
-    blocks = (TARGET_BLOCK,) if quick else BLOCKS
-    kinds = [(N_IMAGES if n > 1 else N_IMAGES_SINGLY, n) for n in blocks] + [(1, 1)]
+    blocks = (BLOCKS_OF_32,) if quick else BLOCKS
     for n_threads, net in itertools.product(threads, nets):
-        for n_images, block in kinds:
-            yield Setting("forward", n_threads, net, n_images, instances_per_block=block)
-        for block in STEPS:
-            yield Setting("step", n_threads, net, STEP_SIZE, instances_per_block=block)
+        for fields in (*blocks, *INSTANCES, *ONE):
+            yield Setting("forward", n_threads, net, **fields)
+        for fields in STEPS.values():
+            yield Setting("step", n_threads, net, **fields)
 
 
 def plan(setting, data):
     """Return the `Plan` of a setting; `data` is a `datasets.Dataset`."""
-    step = setting.work == "step"
-    rates, blocks, dense = RATES, "blocks", DENSE[setting.work]
+    step, dense = setting.work == "step", DENSE[setting.work]
     if step:
-        rates, (blocks, _) = (STEP_RATE,), STEPS[setting.instances_per_block]
-    sparse = {
-        column(rate, counted): (blocks, {"rate": rate, "counted": counted})
+        (sparse,) = (name for name, own in STEPS.items() if own.items() <= vars(setting).items())
+        options = {"learning_rate": training.learning_rate(setting)}
+        rates, workers = (STEP_RATE,), dict.fromkeys((*dense, sparse), options)
+        inputs = training.inputs(setting, data, training.STEPS_A_TURN[1], rate=None)
+    else:
+        rates, sparse = RATES, "blocks"
+        names = "instances_per_block", "units_per_block", "policy_rank"
+        options = {name: getattr(setting, name) for name in names}
+        workers = dict.fromkeys(dense, {}) | {sparse: options}
+        inputs = ours.initial_parameters(setting.n_units, data.n_in, data.n_classes)
+        inputs |= {"x": batches(setting, data.test.images)}
+    columns = {
+        column(rate, counted): (sparse, {"rate": rate, "counted": counted})
         for counted in (False, True)
         for rate in rates
     }
-    if step:
-        options = {"learning_rate": training.learning_rate(setting)}
-        workers = dict.fromkeys((*dense, blocks), options)
-        inputs = training.inputs(setting, data, training.STEPS_A_TURN[1], rate=None)
-    else:
-        workers = dict.fromkeys(dense, {})
-        workers |= {blocks: {"instances_per_block": setting.instances_per_block}}
-        inputs = ours.initial_parameters(setting.n_units, data.n_in, data.n_classes, STEP_RATE)
-        inputs |= {"x": batches(setting, data.test.images)}
-    return Plan(workers, {name: (name, {}) for name in dense} | sparse, inputs, learns=step)
+    return Plan(workers, {name: (name, {}) for name in dense} | columns, inputs, learns=step)
 
 
 def batches(setting, images):
@@ -102,7 +116,7 @@ def batches(setting, images):
 
 
 def column(rate, counted):
-    """Return the name of the column by blocks at a rate, with policies or with given masks."""
+    """Return the name of the sparse column at a rate, with policies or with given masks."""
     return f"{'counted' if counted else 'given'} {rate:g}"
 
 
@@ -118,7 +132,7 @@ def reference(measurement):
 
 
 def speedup(measurement, rate, counted):
-    """Return the dense time divided by that by blocks, the median of the rounds."""
+    """Return the dense time divided by the sparse one, the median of the rounds."""
     return np.median(measurement.ratios(reference(measurement), column(rate, counted)))
 
 
@@ -158,19 +172,24 @@ def flop_bound(setting, rates):
     return sum(sizes) / (sizes * np.asarray(rates)[:, None] ** sides).sum(axis=1)
 
 
+def describe_kind(kind):
+    """Say who shares a mask in a `kind`."""
+    who, n = "single units", kind["instances_per_block"]
+    if n > 1:
+        who = f"blocks of {n}"
+    elif kind["units_per_block"] > 1:
+        who = f"groups of {kind['units_per_block']}"
+    return who + f", policies of rank {kind['policy_rank']}" * (kind["policy_rank"] > 0)
+
+
 def table(results):
     """Set targets, speed-ups and break-even rates in Markdown."""
-    parts = []
-    if len(targets := _targets(results)) > 1:
-        parts += [
-            "Speed-up of a forward pass over the dense network (median of the ratios in each round "
-            f"of turns), {TARGET_THREADS} threads, blocks of {TARGET_BLOCK} instances, and what "
-            "was aimed at:",
-            markdown(targets),
-        ]
-    parts += [
-        "All block sizes; +p: the policy's own time is counted. Break-even: the highest rate of "
-        "active units at which blocks are no slower than the dense network.",
+    parts = [
+        "Speed-up of a forward pass over the dense network (median of the ratios in each round of "
+        "turns), and what was aimed at. +p: the policy's own time is counted. Flop bound: of 15%.",
+        markdown(_targets(results)),
+        "All kinds. Break-even: the highest rate of active units at which the pass is no slower "
+        "than the dense network.",
         markdown(_speedups(results)),
         f"Speed-up of a training step over the dense network's, a mini-batch of {STEP_SIZE}, "
         f"{STEP_RATE:.0%} active; aimed at for 784-800-800-10: {STEP_TARGET}.",
@@ -180,38 +199,51 @@ def table(results):
     return "\n\n".join(parts) + "\n"
 
 
+def _heads():
+    return [f"{rate:.0%}{' +p' * counted}" for rate, counted in COLUMNS]
+
+
 def _targets(results):
-    rows = [["network", "images at once", "active", "policy", "flop bound", "target", "speed-up"]]
-    for n_units, single, rate, counted, target in TARGETS:
-        kind = {"batch_size": 1} if single else {"instances_per_block": TARGET_BLOCK}
-        kind |= {"work": "forward", "n_threads": TARGET_THREADS, "n_units": n_units}
-        for measured in results.all(**kind):
-            setting, found = measured.setting, speedup(measured, rate, counted)
+    rows = [["threads", "network", "masks", "images at once", "flop bound", *_heads()]]
+    for fields, n_units, aims in TARGETS:
+        for found in results.all(work="forward", n_units=n_units, **fields):
+            each = zip(COLUMNS, aims, strict=True)
             rows.append(
-                [setting.net, str(setting.batch_size), f"{rate:.0%}"]
-                + ["counted" if counted else "not counted"]
-                + [f"{flop_bound(setting, [rate])[0]:.1f}", str(target)]
-                + [f"{found:.1f}, {'met' if found >= target else 'not met'}"]
+                [
+                    str(found.setting.n_threads),
+                    found.setting.net,
+                    describe_kind(vars(found.setting)),
+                ]
+                + [str(found.setting.batch_size)]
+                + [f"{flop_bound(found.setting, [COLUMNS[0][0]])[0]:.1f}"]
+                + [_compared(speedup(found, *column), aim) for column, aim in each]
             )
     return rows
 
 
+def _compared(found, aim):
+    if aim is NO_AIM:
+        return f"{found:.1f}"
+    return f"{found:.1f} of {aim}, {'met' if found >= aim else 'not met'}"
+
+
 def _speedups(results):
-    each = list(itertools.product(TABLE_RATES, (False, True)))
     rows = [
-        ["threads", "network", "masks for", "images at once", "dense, µs an image", "dense by"]
-        + ["dense / bound", *(f"{rate:.0%}{' +p' * counted}" for rate, counted in each)]
-        + ["break-even", "break-even +p"]
+        ["threads", "network", "masks", "images at once", "dense, µs an image", "dense by"]
+        + ["dense / bound", *_heads(), "break-even", "break-even +p"]
     ]
     for found in results.all(work="forward"):
         setting, dense = found.setting, reference(found)
-        single = setting.batch_size == 1
         rows.append(
-            [str(setting.n_threads), setting.net]
-            + ["a single image" if single else f"blocks of {setting.instances_per_block}"]
-            + [str(setting.batch_size), f"{found.median(dense) / setting.batch_size:.3g}"]
+            [
+                str(setting.n_threads),
+                setting.net,
+                describe_kind(vars(setting)),
+                str(setting.batch_size),
+            ]
+            + [f"{found.median(dense) / setting.batch_size:.3g}"]
             + [LABELS[dense], f"{found.median(dense) / results.bound(setting):.2f}"]
-            + [f"{speedup(found, *kind):.2f}" for kind in each]
+            + [f"{speedup(found, *column):.2f}" for column in COLUMNS]
             + [
                 describe_break_even(break_even(rates(found), speedups(found, counted)))
                 for counted in (False, True)
@@ -221,13 +253,12 @@ def _speedups(results):
 
 
 def _steps(results):
-    rows = [["threads", "network", "masks for", "dense, µs a step", "dense by"]]
+    rows = [["threads", "network", "masks", "dense, µs a step", "dense by"]]
     rows[0] += ["speed-up", "speed-up +p"]
     for found in results.all(work="step"):
         setting, dense = found.setting, reference(found)
-        _, masks_for = STEPS[setting.instances_per_block]
         rows.append(
-            [str(setting.n_threads), setting.net, masks_for]
+            [str(setting.n_threads), setting.net, describe_kind(vars(setting))]
             + [f"{found.median(dense):.0f}", LABELS[dense]]
             + [f"{speedup(found, STEP_RATE, counted):.2f}" for counted in (False, True)]
         )

@@ -9,9 +9,9 @@ import pytensor.tensor as pt
 
 from reinforce_dropout import backends, systems
 from reinforce_dropout.algorithm import training_step
+from reinforce_dropout.blocks import by_instance, training_by_instance
 from reinforce_dropout.blocks import forward as block_forward
 from reinforce_dropout.blocks import training as block_training
-from reinforce_dropout.blocks import training_by_instance
 from reinforce_dropout.blocks.sharing import Sharing, n_groups
 from reinforce_dropout.initializers import logit_of_rate
 from reinforce_dropout.network import forward, sampled
@@ -156,24 +156,35 @@ class ByBlocks:
 
 
 class Forward(ByBlocks):
-    """Forward passes by blocks, which never read a dropped unit's weights."""
+    """Forward passes by blocks or by instances, which never read a dropped unit's weights."""
 
-    def __init__(self, parameters, x, instances_per_block):
-        self.network, settings, _ = network_of(parameters)
-        self.n_decisions = settings.n_units
-        self.n_blocks, self.batches = -(-x.shape[1] // instances_per_block), [(s,) for s in x]
-        sparse = block_forward.block_sparse(self.network, Sharing(instances_per_block))
+    def __init__(self, parameters, x, instances_per_block, units_per_block=1, policy_rank=0):
+        sharing = Sharing(instances_per_block, units_per_block)
+        self.network, settings, _ = network_of(
+            parameters, True, sharing.units, policy_rank=policy_rank
+        )
+        self.n_decisions = [n_groups(n, sharing.units) for n in settings.n_units]
+        self.n_blocks, self.batches = -(-x.shape[1] // sharing.instances), [(s,) for s in x]
+        if by_instance.suits(self.network, sharing):
+            sparse, walk = by_instance.listed(self.network, sharing), by_instance.forward
+        else:
+            sparse, walk = block_forward.block_sparse(self.network, sharing), block_forward.forward
         images, masks, rule = pt.fmatrix("x"), *masks_given(self.n_decisions)
-        passed = block_forward.forward(sparse, images, rule=rule)
+        passed = walk(sparse, images, rule=rule)
         self.given = compile_graph([images, *masks], passed.logits)
         rng = pytensor.shared(np.random.default_rng(1))
-        drawn = block_forward.forward(sparse, images, rng)
+        drawn = walk(sparse, images, rng)
         updates = {rng: drawn.rng}
         self.counted = compile_graph([images], drawn.logits, updates)
         active = sum(stage.u.mean() for stage in drawn.stages) / len(drawn.stages)
         self.active, self.active_at = compile_graph([images], active, updates), {}
         given = draw_masks(np.random.default_rng(0), 0.3, self.n_blocks, self.n_decisions)
-        masks = [mask.repeat(instances_per_block, axis=0)[: x.shape[1]] for mask in given]
+        masks = [
+            mask.repeat(sharing.instances, axis=0)[: x.shape[1]].repeat(sharing.units, axis=1)[
+                :, :n
+            ]
+            for mask, n in zip(given, settings.n_units, strict=True)
+        ]
         blas.check(parameters, x[0], self.given(x[0], *given), masks)
 
     def set(self, rate, counted):

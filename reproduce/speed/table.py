@@ -47,8 +47,8 @@ class Setting:
     batch_size : int
     policy : bool
         Whether the dense network has policies.
-    instances_per_block : int
-        Of the passes by blocks to compare with.
+    instances_per_block, units_per_block, policy_rank : int
+        Of the passes that skip dropped units; named as in the package's settings.
     """
 
     work: str
@@ -57,6 +57,8 @@ class Setting:
     batch_size: int
     policy: bool = False
     instances_per_block: int = 1
+    units_per_block: int = 1
+    policy_rank: int = 0
 
     @property
     def widths(self):

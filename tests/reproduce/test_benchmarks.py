@@ -156,13 +156,14 @@ def test_dense_passes_are_checked_against_numpy(passes, monkeypatch):
     assert made.turn().shape == (2, 0) == blas.Dense(parameters, x).turn().shape
 
 
-def test_policies_draw_at_the_rate_that_is_set(data):
-    parameters = ours.initial_parameters((40, 30), data.n_in, data.n_classes, 0.15)
-    x = data.test.images[:2048].reshape(2, 1024, -1)
-    made = ours.Forward(parameters, x, instances_per_block=8)
+@pytest.mark.parametrize("kind", [(8,), (1, 1, 4), (1, 16)], ids=["blocks", "low rank", "groups"])
+def test_policies_draw_at_the_rate_that_is_set(kind, data):
+    parameters = ours.initial_parameters((400, 300), data.n_in, data.n_classes)
+    x = data.test.images[:512].reshape(2, 256, -1)
+    made = ours.Forward(parameters, x, *kind)
     for rate in (0.05, 0.5):
         made.set(rate, counted=True)
-        # 128 blocks of 70 decisions, and what Z spreads.
+        # Many decisions, and what Z spreads.
         assert made.turn() == pytest.approx(np.full((2, 1), rate), rel=0.15)
     made.set(1.0, counted=True)
     assert (made.turn() == 1).all()
@@ -172,11 +173,11 @@ def test_policies_draw_at_the_rate_that_is_set(data):
     assert made.turn().shape == (2, 0)
 
 
-@pytest.mark.parametrize("block", forward.STEPS)
-def test_sparse_steps_learn_the_same_as_dense_ones_with_the_same_masks(block, data):
+@pytest.mark.parametrize("name", forward.STEPS)
+def test_sparse_steps_learn_the_same_as_dense_ones_with_the_same_masks(name, data):
     """With all units in use a step by blocks or by instances is the plain dense one."""
-    plan = forward.plan(Setting("step", 1, (30, 20), 20, instances_per_block=block), data)
-    (name,) = plan.workers.keys() - set(forward.DENSE["step"])
+    plan = forward.plan(Setting("step", 1, (30, 20), **forward.STEPS[name]), data)
+    assert plan.workers.keys() == {name, *forward.DENSE["step"]}
     parameters = dict(plan.inputs)
     arguments = parameters, parameters.pop("x"), parameters.pop("y"), 0.01
     _, kind = worker.COLUMNS[name].split(".")
@@ -215,7 +216,8 @@ def test_every_call_has_other_images(data):
     assert (plan.inputs["x"][:, 0] == data.test.images[:100]).all()
     plan = forward.plan(Setting("forward", 1, (500,), 1024, instances_per_block=8), data)
     assert plan.inputs["x"].shape == (9, 1024, 784)
-    assert plan.workers["blocks"] == {"instances_per_block": 8}
+    own = {"instances_per_block": 8, "units_per_block": 1, "policy_rank": 0}
+    assert plan.workers["blocks"] == own
 
 
 def column(microseconds, first=(2.0, 0.3), last=(1.0, 0.3), process="a library"):
@@ -260,10 +262,11 @@ def measured_blocks(setting, given=(20, 8, 2, 0.5), counted=(8, 4, 0.5, 0.25)):
 
 
 def forward_results():
-    kinds = ((256, 1), (1024, 32), (1, 1))
+    kinds = (forward.BLOCKS_OF_32, *forward.INSTANCES, *forward.ONE)
     nets = [(n, net) for n in (1, 2) for net in ((500,), (800, 800))]
-    settings = [Setting("forward", *net, n, False, block) for net in nets for n, block in kinds]
-    settings += [Setting("step", n, (800, 800), 20, False, k) for n in (1, 2) for k in (1, 20)]
+    settings = [Setting("forward", *net, **kind) for net in nets for kind in kinds]
+    steps = forward.STEPS.values()
+    settings += [Setting("step", n, (800, 800), **kind) for n in (1, 2) for kind in steps]
     return Results(ATTRIBUTES, [measured_blocks(s) for s in sorted(settings)])
 
 
@@ -328,24 +331,21 @@ def test_a_peer_that_is_not_there_leaves_no_ratio():
 
 def test_table_of_block_dropout_says_targets_and_break_even():
     text = forward.table(forward_results())
-    assert "| 784-500-10 | 1024 | 15% | counted | 6.7 | 4 | 4.0, met |" in text
-    assert "| 784-800-800-10 | 1024 | 15% | counted | 11.6 | 7 | 4.0, not met |" in text
-    assert "| 784-800-800-10 | 1 | 15% | not counted | 11.6 | 5 | 8.0, met |" in text
+    row = "| 2 | 784-800-800-10 | blocks of 32 | 1024 | 11.6 |"
+    assert f"{row} 8.0 of 9, not met | 4.0 of 7, not met | 20.0 of 18, met | 8.0 |" in text
+    row = "| 1 | 784-800-800-10 | groups of 16 | 1024 | 11.6 |"
+    assert f"{row} 8.0 of 7, met | 4.0 of 5, not met | 20.0 of 18, met | 8.0 of 10" in text
+    row = "| 2 | 784-800-800-10 | single units | 1 | 11.6 | 8.0 of 5, met | 4.0 | 20.0 | 8.0 |"
+    assert row in text
     row = "| 2 | 784-500-10 | blocks of 32 | 1024 | 0.977 | NumPy |"
     (line,) = (line for line in text.splitlines() if line.startswith(row))
     assert line.endswith("| 8.00 | 4.00 | 20.00 | 8.00 | 71% | 33% |")
-    for masks_for in ("one block", "instances, groups of 16 units"):
-        row = f"| 2 | 784-800-800-10 | {masks_for} | 1000 | JAX lax.scan | 20.00 | 8.00 |"
+    assert "| 1 | 784-500-10 | single units, policies of rank 16 | 1024 | 0.977 |" in text
+    for masks in ("blocks of 20", "groups of 16"):
+        row = f"| 2 | 784-800-800-10 | {masks} | 1000 | JAX lax.scan | 20.00 | 8.00 |"
         assert row in text
     assert "4096" not in text  # not measured
     assert "within 5% of it" in text and "commit none" in text
-
-
-def test_table_without_the_targets_settings_has_no_targets():
-    results = forward_results()
-    results.measurements = results.all(n_threads=1)
-    text = forward.table(results)
-    assert text.startswith("All block sizes") and "met |" not in text
 
 
 def test_notes_say_machine_and_kernels():
@@ -453,18 +453,21 @@ def test_another_file_is_refused_in_a_sentence(tmp_path):
 def test_figure_shows_most_threads_and_marks_the_break_even_rate():
     figure = drawing.speedups(forward_results())
     assert figure.get_suptitle() == "Forward pass, 2 threads"
-    above, _, single, _ = figure.axes
+    above, _, own, _, single, _ = figure.axes
     assert [t.get_text() for t in single.get_xticklabels()] == ["5", "15", "50", "100"]
     assert [t.get_text() for t in above.texts] == ["break-even: 33%"]
     (star,) = (line for line in above.lines if line.get_marker() == "*")
     assert star.get_xdata()[0] == pytest.approx(33.5, abs=0.1) and list(star.get_ydata()) == [1]
-    assert not single.texts
-    assert sum(line.get_marker() == "v" for line in single.lines) == 2
+    assert not own.texts and not single.texts
+    for axes, kinds in ((above, 1), (own, 3), (single, 2)):
+        assert sum(line.get_marker() not in ("*", "None") for line in axes.lines) == 2 * kinds
+    names = ["single units", "single units, policies of rank 16", "groups of 16"]
+    assert [text.get_text() for text in own.get_legend().get_texts()] == names
 
 
 @pytest.mark.parametrize("counted, text", [([0.4] * 4, "never"), ([9] * 4, "always")])
 def test_figure_says_when_there_is_no_break_even_rate(counted, text):
-    setting = Setting("forward", 1, (500,), 1024, False, 32)
+    setting = Setting("forward", 1, (500,), **forward.BLOCKS_OF_32)
     results = Results(ATTRIBUTES, [measured_blocks(setting, counted=counted)])
     above = drawing.speedups(results).axes[0]
     assert [t.get_text() for t in above.texts] == [f"break-even: {text}"]
