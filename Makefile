@@ -2,7 +2,8 @@
 # make reproduce-quick  the same path in a few minutes: all of MNIST, few epochs
 # make figures          redraw figure and table from the recorded runs; never trains
 # make report           figures/report.html: all results on one page, from the recorded runs
-# make ledger, tradeoff, systems, policy-search   their sweeps, from nothing to table and figure
+# make ledger, tradeoff, systems   their sweeps, from nothing to table and figure
+# make policy-search    the same for the paper's future work, and time its steps
 # make frontier         train networks and time them: error against time
 # make play             docs/play/index.html: draw a digit, see a policy decide
 # make docs             build/docs/index.html: the course, how-tos and reference; every page is run
@@ -25,11 +26,11 @@ reproduce-quick: $(VENV)/installed
 report: $(VENV)/installed-report
 	$(BIN)/python reproduce/report.py
 
-ledger tradeoff systems policy-search: $(VENV)/installed
-	$(BIN)/python reproduce/again.py $(subst -,_,$@)
+ledger tradeoff systems: $(VENV)/installed
+	$(BIN)/python reproduce/again.py $@
 
-frontier: $(VENV)/installed
-	$(BIN)/python reproduce/frontier.py
+policy-search frontier: $(VENV)/installed
+	$(BIN)/python reproduce/$(subst -,_,$@).py
 
 play: $(VENV)/installed-report
 	$(BIN)/python reproduce/play.py

@@ -16,10 +16,10 @@ styled = matplotlib.style.context(STYLE)
 """Decorates functions that draw, for the style of Figure 1."""
 
 
-def new(figsize, n_columns=1):
-    """Return a figure and its only axes, or an array of axes with several columns."""
+def new(figsize, n_columns=1, n_rows=None):
+    """Return a figure and its axes: one, an array of them, or an array (n_rows, n_columns)."""
     figure = Figure(figsize=figsize, layout="constrained")
-    return figure, figure.subplots(1, n_columns)
+    return figure, figure.subplots(n_rows or 1, n_columns, squeeze=n_rows is None)
 
 
 def point(axes, x, y, text, **style):

@@ -5,21 +5,31 @@ import numpy as np
 from evidence import drawing, ledger
 from reinforce_dropout.results import summary
 
-BASE = "policy-500"
+HALF = 0.5
+"""A search succeeds that needs at most this share of REINFORCE's epochs."""
+
+
+def searches(records):
+    """Return ``{preset: {change: runs}}``: for each preset REINFORCE's own runs first, as ""."""
+    found = {}
+    for base, change, group in ledger.rows(records):
+        found.setdefault(base, {})[change] = group
+    return found
 
 
 def _valid(run):
     return 100 * run.curves["valid_error"]
 
 
-def _seconds(run):
-    return np.cumsum(run.curves["epoch_seconds"])
+def goal(found):
+    """Return the lowest validation error that plain REINFORCE reaches, median over its seeds.
 
-
-def goal(records):
-    """Return the lowest validation error that plain REINFORCE reaches, median over its seeds."""
-    (plain,) = [found for _, change, found in ledger.rows(records) if not change]
-    return float(np.median([_valid(run).min() for run in plain]))
+    Parameters
+    ----------
+    found : dict from str to list of Record
+        Of one preset, see `searches`.
+    """
+    return float(np.median([_valid(run).min() for run in found[""]]))
 
 
 def first_epoch(run, goal):
@@ -28,74 +38,110 @@ def first_epoch(run, goal):
     return reached[0] + 1 if len(reached) else np.inf
 
 
-def _time(run, goal):
-    epoch = first_epoch(run, goal)
-    return np.inf if np.isinf(epoch) else _seconds(run)[int(epoch) - 1]
+def median_epoch(group, goal):
+    """Return the median over seeds of `first_epoch`, infinity if half of them never reach it."""
+    return float(np.median([first_epoch(run, goal) for run in group]))
+
+
+def step_ratio(group, plain):
+    """Return the time of a training step over that of plain REINFORCE, nan if not timed."""
+    own, reference = (runs[0].attributes["timed"] for runs in (group, plain))
+    return own["step"] / reference["step"] if own and reference else np.nan
 
 
 def table(records):
-    """Return a row for each way of the search in Markdown."""
-    aim = goal(records)
-    shown = ledger.rows(records)
-    own = next(found for _, change, found in shown if not change)
-    reference = np.median([first_epoch(run, aim) for run in own])
+    """Return a row for each way of the search in Markdown, and who reaches the target."""
     lines = [
-        "| search | seeds | validation error | test error | active units "
-        f"| epochs to {aim:.2f} % validation error (median) | of REINFORCE's | seconds to it "
-        "| seconds an epoch |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| network | search | seeds | validation error | test error | active units "
+        "| epochs to REINFORCE's best | of REINFORCE's | step, of REINFORCE's "
+        "| time to it, of REINFORCE's |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for _, change, found in shown:
-        epochs = np.median([first_epoch(run, aim) for run in found])
-        seconds = np.median([_time(run, aim) for run in found])
-        active = [100 * summary.active(run).mean() for run in found]
-        pace = np.median([np.median(run.curves["epoch_seconds"]) for run in found])
-        lines.append(
-            f"| {change or 'REINFORCE, as the preset'} "
-            f"| {', '.join(str(run.attributes['seed']) for run in found)} "
-            f"| {summary.spread([_valid(run).min() for run in found], '{:.2f}')} % "
-            f"| {summary.spread(_test(found), '{:.2f}')} % "
-            f"| {summary.spread(active, '{:.1f}')} % "
-            f"| {_number(epochs, '{:.0f}')} | {_number(epochs / reference, '{:.2f}')} "
-            f"| {_number(seconds, '{:.0f}')} | {pace:.2f} |"
+    notes = []
+    for base, found in searches(records).items():
+        aim, plain = goal(found), found[""]
+        reference = median_epoch(plain, aim)
+        quick = []
+        for change, group in found.items():
+            epochs = median_epoch(group, aim)
+            ratio, step = epochs / reference, step_ratio(group, plain)
+            quick += [change] * (bool(change) and ratio <= HALF)
+            active = [100 * summary.active(run).mean() for run in group]
+            lines.append(
+                f"| {base} | {change or 'REINFORCE, as the preset'} "
+                f"| {', '.join(str(run.attributes['seed']) for run in group)} "
+                f"| {summary.spread([_valid(run).min() for run in group], '{:.2f}')} % "
+                f"| {summary.spread(_test(group), '{:.2f}')} % "
+                f"| {summary.spread(active, '{:.1f}')} % "
+                f"| {_number(epochs, '{:.0f}')} | {_number(ratio)} "
+                f"| {'-' if np.isnan(step) else f'{step:.2f}'} | {_time(ratio * step)} |"
+            )
+        longest = max(run.n_epochs for group in found.values() for run in group)
+        names = "; ".join(quick) or "none"
+        notes.append(
+            f"{base}: at most {longest} epochs; REINFORCE's best validation error is {aim:.2f} % "
+            f"(median over seeds). At most half of its epochs need: {names}."
         )
-    longest = max(run.n_epochs for run in records)
-    return "\n".join(lines) + (
-        f"\n\nAll runs of {BASE}, at most {longest} epochs. Seconds include evaluation, and depend "
-        "on what else the machine did.\n"
+    notes.append(
+        "Epochs are medians over seeds. The time of a step is measured on one thread, all searches "
+        "in turns."
     )
+    return "\n".join(lines) + "\n\n" + "\n\n".join(notes) + "\n"
 
 
-def _test(found):
-    return [100 * run.best_attributes["test_error"] for run in found]
+def _test(group):
+    return [100 * run.best_attributes["test_error"] for run in group]
 
 
-def _number(value, form):
+def _number(value, form="{:.2f}"):
     return form.format(value) if np.isfinite(value) else "not reached"
+
+
+def _time(value):
+    return "-" if np.isnan(value) else _number(value)
 
 
 @drawing.styled
 def figure(records):
-    """Draw validation error against epochs and seconds, and active units: medians over seeds."""
-    figure, (left, middle, right) = drawing.new(figsize=(12, 4.2), n_columns=3)
-    for i, (_, change, found) in enumerate(ledger.rows(records)):
-        n = min(run.n_epochs for run in found)
-        style = {"color": "black" if not change else f"C{i % 10}"}
-        style |= {"linewidth": 2 if not change else 1, "linestyle": "-" if i < 10 else "--"}
-        error = np.median([np.minimum.accumulate(_valid(run)[:n]) for run in found], axis=0)
-        seconds = np.median([_seconds(run)[:n] for run in found], axis=0)
-        curves = [100 * run.curves["active_fraction"][:n].mean(axis=1) for run in found]
+    """Draw validation error against epochs and time, and active units: medians over seeds."""
+    found = searches(records)
+    figure, rows = drawing.new(figsize=(12, 1.2 + 3.4 * len(found)), n_columns=3, n_rows=len(found))
+    changes = list(dict.fromkeys(change for groups in found.values() for change in groups))
+    styles = {change: _style(i) for i, change in enumerate(changes)}
+    for (base, groups), axes in zip(found.items(), rows, strict=True):
+        _draw(base, groups, axes, styles)
+    handles = [
+        rows[0][0].plot([], [], label=change or "REINFORCE, as the preset", **style)[0]
+        for change, style in styles.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _draw(base, groups, panels, styles):
+    left, middle, right = panels
+    for change, group in groups.items():
+        n, style = min(run.n_epochs for run in group), styles[change]
+        error = np.median([np.minimum.accumulate(_valid(run)[:n]) for run in group], axis=0)
+        active = [100 * run.curves["active_fraction"][:n].mean(axis=1) for run in group]
         epochs = np.arange(1, n + 1)
-        left.plot(epochs, error, label=change or "REINFORCE", **style)
-        middle.plot(seconds, error, **style)
-        right.plot(epochs, np.median(curves, axis=0), **style)
+        left.plot(epochs, error, **style)
+        middle.plot(epochs * step_ratio(group, groups[""]), error, **style)
+        right.plot(epochs, np.median(active, axis=0), **style)
     for axes in (left, middle):
+        axes.axhline(goal(groups), color="0.7", linewidth=0.8, zorder=0)
         axes.set(yscale="log", ylabel="lowest validation error so far (%)")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:g}")
-    left.set(xlabel="epoch", title="by epochs")
-    middle.set(xlabel="seconds", title="by time")
+    left.set(xlabel="epoch", title=f"{base}, by epochs")
+    middle.set(xlabel="time (epochs of REINFORCE)", title="by time")
     right.set(xlabel="epoch", ylabel="active units (%)", title="active units")
     right.set_ylim(0)
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
+
+
+def _style(i):
+    """Return the style of line i: REINFORCE is black; others differ by colour and by dashes."""
+    if i == 0:
+        return {"color": "black", "linewidth": 2}
+    dashes = ("-", (0, (4, 2)), (0, (1, 1)))
+    return {"color": f"C{i % 10}", "linewidth": 1, "linestyle": dashes[i % len(dashes)]}

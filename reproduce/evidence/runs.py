@@ -11,22 +11,27 @@ _NO_CHOICE = ("name", "system", "seed", "n_epochs")
 
 
 TIMES = "times.json"
-"""File beside the records, with what `frontier.py` has timed."""
+"""File beside the records, with what `frontier.py` or `policy_search.py` has timed."""
 
 
 def read(folder):
-    """Return the finished records of a folder, in the order of their names.
+    """Return the finished records of a folder, in the order of their names, see `by_name`."""
+    return list(by_name(folder).values())
 
-    If their best models have been timed, the attribute ``timed`` of a record holds its times.
+
+def by_name(folder):
+    """Return ``{name of the file: record}`` of the finished records of a folder.
+
+    If something of a run has been timed, the attribute ``timed`` of its record holds the times.
     """
     path = folder / TIMES
     times = json.loads(path.read_text())["times"] if path.exists() else {}
-    found = []
+    found = {}
     for path in sorted(folder.glob("*.hdf5")):
         run = records.read(path)
         if run.attributes["status"] == "finished":
             run.attributes["timed"] = times.get(path.stem)
-            found.append(run)
+            found[path.stem] = run
     return found
 
 

@@ -246,28 +246,49 @@ def test_systems_have_a_row_each_and_a_point_for_each_run():
     assert drawing.svg(systems.figure(made), "systems").count("<title>") == 3
 
 
+def searched(errors, step, name="policy-500", **changes):
+    """Return a run with these validation errors, whose step takes so many microseconds."""
+    run = make_record(name, length=len(errors), best=1, **changes)
+    run.curves["valid_error"] = np.array(errors)
+    run.attributes["timed"] = {"step": step}
+    return run
+
+
 def test_the_first_epoch_at_reinforces_best_error_is_counted():
     """The goal is the median over seeds of REINFORCE's lowest error: 2 %."""
-
-    def made(errors, **changes):
-        run = make_record("policy-500", length=len(errors), best=1, **changes)
-        run.curves["valid_error"] = np.array(errors)
-        run.curves["epoch_seconds"] = np.full(len(errors), 2.0)
-        return run
-
-    plain = [made([0.05, 0.04, 0.03, 0.02]), made([0.05, 0.01, 0.03, 0.04]),
-             made([0.06, 0.05, 0.04, 0.03])]  # fmt: skip
-    fast = [made([0.05, 0.02, 0.03, 0.03], baseline="none")] * 2
-    slow = [made([0.05, 0.05, 0.05, 0.05], baseline="batch-minimum")]
-    assert policy_search.goal([*plain, *fast]) == pytest.approx(2)
+    curves = [0.05, 0.04, 0.03, 0.02], [0.05, 0.01, 0.03, 0.04], [0.06, 0.05, 0.04, 0.03]
+    plain = [searched(curve, 10) for curve in curves]
+    fast = [searched([0.05, 0.02, 0.03, 0.03], 15, baseline="none")] * 2
+    slow = [searched([0.05, 0.05, 0.05, 0.05], 10, baseline="batch-minimum")]
+    deep = [searched([0.05, 0.03], 7, "policy-800-800")]
+    found = policy_search.searches([*plain, *fast, *slow, *deep])
+    assert {base: list(groups) for base, groups in found.items()} == {
+        "policy-500": ["", "baseline=batch-minimum", "baseline=none"], "policy-800-800": [""],
+    }  # fmt: skip
+    assert policy_search.goal(found["policy-500"]) == pytest.approx(2)
     assert [policy_search.first_epoch(run, 2.0) for run in plain] == [4, 2, np.inf]
-    text = policy_search.table([*plain, *fast, *slow])
-    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if "|" in line}
-    assert "| 4 | 1.00 | 8 | 2.00 |" in rows["REINFORCE, as the preset"]
-    assert "| 2 | 0.50 | 4 | 2.00 |" in rows["baseline=none"]
-    assert "| not reached | not reached | not reached |" in rows["baseline=batch-minimum"]
-    labels = policy_search.figure([*plain, *fast]).legends[0].get_texts()
-    assert [label.get_text() for label in labels] == ["REINFORCE", "baseline=none"]
+    text = policy_search.table([*plain, *fast, *slow, *deep])
+    rows = {
+        line.split("|")[2].strip(): line for line in text.splitlines() if "policy-500 |" in line
+    }
+    assert "| 4 | 1.00 | 1.00 | 1.00 |" in rows["REINFORCE, as the preset"]
+    assert "| 2 | 0.50 | 1.50 | 0.75 |" in rows["baseline=none"]
+    assert "| not reached | not reached | 1.00 | not reached |" in rows["baseline=batch-minimum"]
+    assert "2.00 % (median over seeds). At most half of its epochs need: baseline=none." in text
+    assert "policy-800-800: at most 2 epochs" in text and "epochs need: none." in text
+    for run in plain:
+        run.attributes["timed"] = None
+    assert "| 2 | 0.50 | - | - |" in policy_search.table([*plain, *fast])
+
+
+def test_the_figure_of_the_search_has_a_row_for_each_network():
+    plain, fast = searched([0.05, 0.02], 10), searched([0.05, 0.01], 15, baseline="none")
+    figure = policy_search.figure([plain, fast, searched([0.05, 0.03], 7, "policy-800-800")])
+    labels = figure.legends[0].get_texts()
+    assert [label.get_text() for label in labels] == ["REINFORCE, as the preset", "baseline=none"]
+    _, by_time, _, deep, _, _ = figure.axes
+    np.testing.assert_allclose([line.get_xdata()[1] for line in by_time.lines[:2]], [2, 3])
+    assert deep.get_title(loc="left") == "policy-800-800, by epochs"
 
 
 def test_what_a_sweep_has_not_run_is_listed(tmp_path):

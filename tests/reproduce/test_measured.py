@@ -1,4 +1,4 @@
-"""What scripts measure themselves: the frontier, and the variance of the policy gradient."""
+"""What scripts measure themselves: the frontier, the steps and variances of the policy search."""
 
 import json
 import sys
@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 from made_records import make_record
 
-from reinforce_dropout import systems
+from reinforce_dropout import backends, systems
 from reinforce_dropout.results import records
 from reinforce_dropout.running import datasets, training
 from reinforce_dropout.systems import plain, policy
-from reinforce_dropout.systems.learner import copies
+from reinforce_dropout.systems.learner import compile_learner, copies
 
 SCRIPTS = Path(__file__).parents[2] / "reproduce"
 sys.path.append(str(SCRIPTS))  # behind the tests' own folder, which has names of its own
@@ -21,6 +21,7 @@ sys.path.append(str(SCRIPTS))  # behind the tests' own folder, which has names o
 import frontier as script  # noqa: E402
 import gradient_variance  # noqa: E402
 import paired  # noqa: E402
+import policy_search  # noqa: E402
 from evidence import frontier, runs, variance  # noqa: E402
 
 
@@ -76,6 +77,51 @@ def test_table_and_figure_of_the_frontier(tmp_path):
     assert "3.00 (dense)" in slow and " yes " not in slow and "| all |" in slow
     assert "(9,)" not in text and len(text.splitlines()) == 6
     assert len(frontier.figure(found).titles) == 4  # two networks in two panels
+
+
+def test_the_steps_of_a_search_are_timed_once_for_all_seeds(monkeypatch):
+    plain = {f"plain-seed{seed}": make_record("policy-500", seed=seed) for seed in (1, 2)}
+    found = plain | {"disarm-seed1": make_record("policy-500", estimator="disarm")}
+    compiled = []
+
+    def turn_of(experiment, data):
+        compiled.append(experiment.estimator)
+        seconds = iter([0.5, 0.1, 0.2] if experiment.estimator == "disarm" else [0.3, 0.1, 0.1])
+        return lambda: next(seconds)
+
+    monkeypatch.setattr(policy_search, "turn_of", turn_of)
+    times = policy_search.step_times(found, None, n_turns=3)
+    assert compiled == ["reinforce", "disarm"]
+    assert {name: time["step"] for name, time in times.items()} == pytest.approx(
+        {"plain-seed1": 1000, "plain-seed2": 1000, "disarm-seed1": 2000}
+    )
+
+
+def test_a_timed_turn_makes_as_many_steps_as_it_says(small_data, monkeypatch):
+    """The policies learn from epoch 3 on, so the steps are those of the last epoch."""
+    monkeypatch.setattr(policy_search, "N_STEPS", 4)
+    made = []
+
+    def make_learner(system, experiment, mode):
+        made.append(compile_learner(system, experiment, mode))
+        return made[0]
+
+    monkeypatch.setattr(policy_search, "make_learner", make_learner)
+    data = datasets.load(small_data)
+    experiment = policy.Settings(n_units=(3,), batch_size=5, policy_from_epoch=3, n_epochs=3)
+    turn = policy_search.turn_of(experiment, data, "python")
+    before = made[0].state()
+    assert turn() > 0
+    own = compile_learner(
+        systems.build_for_training(experiment, data.image_shape, data.n_classes),
+        experiment, backends.mode("python"),
+    )  # fmt: skip
+    own.begin(3)
+    own.restore(*before)
+    for first in (0, 0, 5, 10, 15):
+        own.step(data.train.images[first : first + 5], data.train.labels[first : first + 5])
+    for name, value in own.state()[0].items():
+        np.testing.assert_array_equal(value, made[0].state()[0][name])
 
 
 def test_moments_are_free_of_bias():
