@@ -13,6 +13,7 @@ Importing this package leaves PyTensor's own modes as they are.
 from pytensor.compile.mode import Mode, get_mode
 
 from reinforce_dropout.native import column_rewrites  # noqa: F401 - register rewrites
+from reinforce_dropout.native.memory import keep_freed
 from reinforce_dropout.native.ops import (  # noqa: F401 - register translations
     lists,
     packed,
@@ -42,5 +43,6 @@ def mode(name="NUMBA", adaptive=False):
     plain = get_mode(name.upper())
     if name.upper() != "NUMBA":
         return plain
+    keep_freed()
     linker = AdaptiveLinker() if adaptive else NativeLinker()
     return Mode(linker, plain.provided_optimizer).including(TAG)

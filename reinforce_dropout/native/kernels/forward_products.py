@@ -189,7 +189,7 @@ def products(s, W, Z):
         n_non_zero = count_non_zeros(s)
         if n_non_zero <= DENSE * s.size:
             n_entries = n_non_zero
-            columns, factors, firsts = non_zeros_by_block(s, BLOCK)
+            columns, factors, firsts = non_zeros_by_block(s, BLOCK, n_non_zero)
     n_parts = threads_for(n_entries * (n_W + n_Z))
     _products_in_parallel(n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts)
     return s_W, s_Z

@@ -69,19 +69,21 @@ def count_by_column(s):
 
 
 @numba.njit
-def non_zeros_by_block(s, length):
+def non_zeros_by_block(s, length, n_entries):
     """List the non-zero entries of `s` by blocks of `length` columns, and in each row by row.
+
+    `n_entries` is their number, see `count_non_zeros`.
 
     Returns
     -------
-    columns : ndarray (n_entries or more,) int64
-    factors : ndarray (n_entries or more,) of s.dtype
+    columns : ndarray (n_entries,) int64
+    factors : ndarray (n_entries,) of s.dtype
     firsts : ndarray (n_blocks, n_rows + 1) int64
         Block B and row i own the entries ``firsts[B, i] <= t < firsts[B, i + 1]``.
     """
     n_rows, n_columns = s.shape
     n_blocks = (n_columns + length - 1) // length
-    columns, factors = np.empty(s.size, np.int64), np.empty(s.size, s.dtype)
+    columns, factors = np.empty(n_entries, np.int64), np.empty(n_entries, s.dtype)
     firsts = np.empty((n_blocks, n_rows + 1), np.int64)
     lanes = VECTOR_BYTES // s.itemsize
     t = 0
