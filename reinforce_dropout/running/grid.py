@@ -22,11 +22,14 @@ class Run(NamedTuple):
     preset : str
     settings : dict from str to Any
         What differs from the preset, as values or text, see `Experiment.replace`.
+    options : dict from str to str
+        ``data`` and ``execution`` of `training.train`, where they differ from those of the sweep.
     """
 
     name: str
     preset: str
     settings: dict[str, Any]
+    options: dict[str, str] = {}
 
     def experiment(self):
         """Return the experiment."""
@@ -95,8 +98,8 @@ def read(path: Path, seeds: Iterable[int] | None, settings: Mapping[str, Any]) -
     """Return the runs that a TOML file lists in tables ``[[runs]]``.
 
     Each table has a ``preset``. It may have ``seeds`` (a list, or text as in "1-5"), ``set`` (a
-    table of settings) and ``grid`` (a table of lists). `seeds` replace those in the file unless
-    they are None. `settings` are added to those in the file.
+    table of settings), ``grid`` (a table of lists), and `Run.options`. `seeds` replace those in the
+    file unless they are None. `settings` are added to those in the file.
     """
     try:
         content = tomllib.loads(path.read_text())
@@ -110,7 +113,9 @@ def read(path: Path, seeds: Iterable[int] | None, settings: Mapping[str, Any]) -
     return unique([run for table in tables for run in _of_table(table, path, seeds, settings)])
 
 
+_OPTIONS = ("data", "execution")
 _TABLE = {"preset": str, "seeds": (list, str), "set": dict, "grid": dict}
+_TABLE |= dict.fromkeys(_OPTIONS, str)
 
 
 def _of_table(table, path, seeds, settings):
@@ -118,8 +123,8 @@ def _of_table(table, path, seeds, settings):
     fits = isinstance(table, dict) and "preset" in table and table.keys() <= _TABLE.keys()
     if not fits or not all(isinstance(value, _TABLE[key]) for key, value in table.items()):
         raise SweepError(
-            f"each [[runs]] of {path} must have a preset, and may have seeds (a list), "
-            "set and grid (tables)."
+            f"each [[runs]] of {path} must have a preset, and may have seeds (a list), set and "
+            "grid (tables), data and execution (texts)."
         )
     own = table.get("seeds", [1])
     own = parse_seeds(own) if isinstance(own, str) else own
@@ -127,7 +132,9 @@ def _of_table(table, path, seeds, settings):
     if not all(isinstance(values, list) for values in grid.values()):
         raise SweepError(f"each field of a grid in {path} must have a list of values.")
     changes = {**table.get("set", {}), **settings}
-    return expand(table["preset"], grid, own if seeds is None else seeds, changes)
+    options = {key: table[key] for key in _OPTIONS if key in table}
+    runs = expand(table["preset"], grid, own if seeds is None else seeds, changes)
+    return [run._replace(options=options) for run in runs]
 
 
 def parse_grid(texts: Iterable[str]) -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 """Many runs, each to a record of its own in one folder: on this machine or on a Dask cluster."""
 
 import contextlib
+import functools
 import os
 import queue
 import signal
@@ -49,7 +50,7 @@ def sweep(
     scheduler : str, optional
         Address of a Dask scheduler. Its workers train instead of this machine.
     data, backend, execution, command
-        See `training.train`.
+        See `training.train`. A run's own `grid.Run.options` come first.
     curves_only : bool
         Whether to keep finished records without parameters, see `records.Record.curves_only`.
     show_progress : bool
@@ -76,7 +77,7 @@ def sweep(
             continue
         waiting[run.name] = {
             "preset": run.preset, "settings": run.settings, "path": str(path), **common,
-            "n_threads": N_THREADS, "command": list(command),
+            **run.options, "n_threads": N_THREADS, "command": list(command),
         }  # fmt: skip
     messages = queue.SimpleQueue()  # may be filled in a signal's handler
 
@@ -127,9 +128,8 @@ class _Finished:
     """Tells which runs need no process: there is a finished record of the same settings."""
 
     def __init__(self, common):
-        self._common = {name: common[name] for name in ("backend", "execution")}
-        self._data = common["data"]
-        self._sha256 = None
+        self._common = common
+        self._digest = functools.cache(lambda data: datasets.load(data).sha256)
 
     def is_at(self, path, run):
         """Whether `path` holds the finished run. `training.train` decides about doubtful ones."""
@@ -139,12 +139,12 @@ class _Finished:
             attributes = records.read(path).attributes
         except RecordError:
             return False
-        if self._sha256 is None:
-            self._sha256 = datasets.load(self._data).sha256
+        options = self._common | run.options
         wanted = {
-            **self._common,
+            "backend": options["backend"],
+            "execution": options["execution"],
             "experiment": run.experiment().as_dict(),
-            "data_sha256": self._sha256,
+            "data_sha256": self._digest(options["data"]),
             "status": "finished",
         }
         return wanted.items() <= attributes.items()

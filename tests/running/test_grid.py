@@ -95,6 +95,8 @@ def test_a_file_lists_presets(tmp_path):
         seeds = [4]
         set = {q = 0.2}
         grid = {n_units = [[500], [800, 800]], shuffle = [true]}
+        data = "digits"
+        execution = "block-sparse"
         """
     )
     runs = grid.read(path, None, {"n_epochs": 3})
@@ -107,6 +109,8 @@ def test_a_file_lists_presets(tmp_path):
     assert runs[-1].experiment() == preset("policy-500").replace(
         n_units=(800, 800), shuffle=True, q=0.2, seed=4, n_epochs=3
     )
+    own = {"data": "digits", "execution": "block-sparse"}
+    assert [run.options for run in runs] == [{}, {}, own, own]
     assert names(grid.read(path, [7], {}))[:2] == [
         "baseline-500-seed7",
         "policy-500-n_units=500-shuffle=true-seed7",
@@ -124,6 +128,7 @@ def test_a_file_lists_presets(tmp_path):
         ("[[runs]]", "must have a preset"),
         ("[[runs]]\npreset = 1", "must have a preset"),
         ("[[runs]]\npreset = 'policy-500'\nsede = 1", "must have a preset"),
+        ("[[runs]]\npreset = 'policy-500'\ndata = 1", "must have a preset"),
         ("[[runs]]\npreset = 'policy-500'\nseeds = ['a']", "seed must be"),
         ("[[runs]]\npreset = 'policy-500'\nseeds = [[1]]", "seed must be"),
         ("[[runs]]\npreset = 'policy-500'\ngrid = {lam = 1}", "list of values"),

@@ -273,6 +273,27 @@ def test_finished_runs_are_not_run_again(folder, small_data):
     assert contents(folder) == before
 
 
+def test_runs_of_a_file_may_have_data_and_execution_of_their_own(small_data, tmp_path):
+    file, runs = tmp_path / "sweep.toml", tmp_path / "runs"
+    tables = """
+        [[runs]]
+        preset = "baseline-500"
+        [[runs]]
+        preset = "block-800-800"
+        set = {n_units = [16], n_epochs = 1, instances_per_block = 1, units_per_block = 16}
+        """
+    file.write_text(f'{tables}data = "{small_data}"\nexecution = "block-sparse"\n')
+    sets = ("--set", "n_units=16", "--set", "n_epochs=1", "--backend", "python", "--quiet")
+    command = ("sweep", file, *sets, "--folder", runs, "--data", tmp_path / "none")
+    result = cli(*command)
+    assert result.exit_code == 1 and "2 runs: 1 failed, 1 finished." in result.stdout
+    assert "none cannot be read" in result.stderr
+    path = runs / "block-800-800-seed1.hdf5"
+    assert records.read(path).attributes["execution"] == "block-sparse"
+    before = path.read_bytes()
+    assert cli(*command).exit_code == 1 and path.read_bytes() == before
+
+
 def test_records_are_kept_with_curves_only(folder, small_data):
     before = cli("summarize", folder).output
     command = ("sweep", *SETTINGS, *GRID, "--folder", folder, "--data", small_data)
