@@ -92,20 +92,23 @@ def test_steps_and_shrinking_are_those_of_the_dense_step(fields, mode):
     assert_same_values(values(sparse), values(dense))
 
 
+def trained_with_settling(experiment, batches, settles):
+    """Return the values after training; `settles` numbers the steps after which to settle."""
+    system = system_of("block-sparse", experiment)
+    step, function = compiled(system, AS_WRITTEN)
+    for k, (x, y) in enumerate(batches):
+        function(x, y)
+        for _ in range(settles.count(k)):
+            step.settle()
+    step.settle()
+    return values(system)
+
+
 @pytest.mark.parametrize("l2", [0.0, 0.05])
 def test_settling_in_between_changes_nothing_but_the_rounding(l2):
     """Settling is allowed at any time, and twice."""
-    results = []
-    for settles in ((), (0, 2, 2)):
-        system = system_of("block-sparse", one_block(l2=l2))
-        step, function = compiled(system, AS_WRITTEN)
-        for k, (x, y) in enumerate(batches(5)):
-            function(x, y)
-            for _ in range(settles.count(k)):
-                step.settle()
-        step.settle()
-        results.append(values(system))
-    assert_same_values(*results)
+    kinds = (), (0, 2, 2)
+    assert_same_values(*(trained_with_settling(one_block(l2=l2), batches(5), s) for s in kinds))
 
 
 @pytest.mark.parametrize("shrinkage", [0.9999, 0.99, 0.5, 0.28, 1e-4])

@@ -13,6 +13,7 @@ from test_block_training import (
     factor,
     one_block,
     system_of,
+    trained_with_settling,
     values,
 )
 
@@ -116,18 +117,8 @@ def test_all_units_or_none_take_part(kept):
 
 @pytest.mark.parametrize("l2", [0.0, 0.05])
 def test_settling_in_between_changes_nothing_but_the_rounding(l2):
-    """Settling is allowed at any time, and twice."""
-    results = []
-    for settles in ((), (0, 2, 2)):
-        system = system_of("block-sparse", by_instance(l2=l2))
-        step, function = compiled(system, AS_WRITTEN)
-        for k, (x, y) in enumerate(batches(5)):
-            function(x, y)
-            for _ in range(settles.count(k)):
-                step.settle()
-        step.settle()
-        results.append(values(system))
-    assert_same_values(*results)
+    kinds = (), (0, 2, 2)
+    assert_same_values(*(trained_with_settling(by_instance(l2=l2), batches(5), s) for s in kinds))
 
 
 def test_strong_weight_decay_stays_finite_over_an_epoch(small_data):
