@@ -77,9 +77,9 @@ NEVER, ALWAYS = 0.0, np.inf
 
 def settings(nets, threads, quick=False):
     """Yield all settings; `quick` takes less of each kind."""
-    blocks = (BLOCKS_OF_32,) if quick else BLOCKS
+    kinds = (BLOCKS_OF_32, GROUPS, ONE_IMAGE_IN_GROUPS) if quick else (*BLOCKS, *INSTANCES, *ONE)
     for n_threads, net in itertools.product(threads, nets):
-        for fields in (*blocks, *INSTANCES, *ONE):
+        for fields in kinds:
             yield Setting("forward", n_threads, net, **fields)
         for fields in STEPS.values():
             yield Setting("step", n_threads, net, **fields)

@@ -5,7 +5,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from pytensor.compile.mode import get_mode
-from pytensor.tensor.elemwise import DimShuffle, Elemwise
+from pytensor.tensor.elemwise import DimShuffle
 
 from reinforce_dropout import native, systems
 from reinforce_dropout.native.kernels.columns import limit_columns
@@ -110,9 +110,9 @@ def test_a_limited_step_is_two_passes_over_the_weights(optimizer, symbolic, limi
     step = {"sgd": sgd, "momentum": lambda *a: momentum(*a, mu)}[optimizer]
     updates = max_norm(step([W], [pt.dot(s.T, g)], rate), [W], limit)
     function = pytensor.function([s, g], updates=list(updates.items()), mode=native.mode())
-    ops = [op for op in matrix_ops(function) if not isinstance(op, Elemwise)]
-    assert ops == [RankUpdates(1, inplace=True), LimitColumns(inplace=True)]
-    assert len(matrix_ops(function)) == 3  # the third scales g
+    scaled, *others = matrix_ops(function)
+    assert "Elemwise" in type(scaled).__name__  # it scales g; its Op differs between versions
+    assert others == [RankUpdates(1, inplace=True), LimitColumns(inplace=True)]
     function(s_, g_)
     V = W_ - (0.1 if optimizer == "sgd" else 0.1 * 0.1) * (s_.T @ g_)
     np.testing.assert_allclose(W.get_value(), numpy_limited(V, limit), rtol=1e-4, atol=1e-5)

@@ -156,7 +156,7 @@ def test_dense_passes_are_checked_against_numpy(passes, monkeypatch):
     assert made.turn().shape == (2, 0) == blas.Dense(parameters, x).turn().shape
 
 
-@pytest.mark.parametrize("kind", [(8,), (1, 1, 4), (1, 16)], ids=["blocks", "low rank", "groups"])
+@pytest.mark.parametrize("kind", [(32,), (1, 1, 4), (1, 16)], ids=["blocks", "low rank", "groups"])
 def test_policies_draw_at_the_rate_that_is_set(kind, data):
     parameters = ours.initial_parameters((400, 300), data.n_in, data.n_classes)
     x = data.test.images[:512].reshape(2, 256, -1)
