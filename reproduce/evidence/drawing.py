@@ -30,6 +30,14 @@ def point(axes, x, y, text, **style):
     titles.append(text)
 
 
+def log_labels(*shown):
+    """Label the ticks of logarithmic axes with plain numbers: 10, 20, 30, 50, 70, 100."""
+    for axis in shown:
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "2357" else "")
+        axis.set_tick_params(which="minor", labelsize=7)
+
+
 def svg(figure, name):
     """Return a figure as an SVG element for a page. `name` keeps its identifiers apart."""
     image = io.StringIO()

@@ -93,10 +93,7 @@ def figure(records):
         axes.step(*zip(*best, strict=True), where="post", color="0.4", linewidth=1, zorder=0)
         axes.set(xscale="log", yscale="log", xlabel="microseconds an image", title=text)
         axes.set_ylabel("test error (%)")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter("{x:g}")
-            axis.set_minor_formatter("{x:g}")
-        axes.tick_params(which="minor", labelsize=7)
+        drawing.log_labels(axes.xaxis, axes.yaxis)
     for system, style in _STYLES.items():
         columns[0].plot([], [], label=system, linestyle="none", **style)
     figure.legend(*columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)

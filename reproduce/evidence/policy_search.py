@@ -131,8 +131,7 @@ def _draw(base, groups, panels, styles):
     for axes in (left, middle):
         axes.axhline(goal(groups), color="0.7", linewidth=0.8, zorder=0)
         axes.set(yscale="log", ylabel="lowest validation error so far (%)")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
+        drawing.log_labels(axes.yaxis)
     left.set(xlabel="epoch", title=f"{base}, by epochs")
     middle.set(xlabel="time (epochs of REINFORCE)", title="by time")
     right.set(xlabel="epoch", ylabel="active units (%)", title="active units")

@@ -166,6 +166,6 @@ def figure(records):
             )  # fmt: skip
     axes.set(xscale="log", xlabel="multiplications an image, policies counted (thousands)",
              ylabel="test error (%)", title="The systems that the paper names")  # fmt: skip
-    axes.xaxis.set_major_formatter("{x:g}")
+    drawing.log_labels(axes.xaxis)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7)
     return figure

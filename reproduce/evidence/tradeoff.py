@@ -97,10 +97,7 @@ def figure(records):
             drawing.point(axes, active(run), error(run), text, **style)
     axes.set(xscale="log", yscale="log", xlabel=f"active units (% of {WIDTH})",
              ylabel="test error (%)", title="The trade-off between units and errors")  # fmt: skip
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter("{x:g}")
-    axes.tick_params(which="minor", labelsize=7)
+    drawing.log_labels(axes.xaxis, axes.yaxis)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
