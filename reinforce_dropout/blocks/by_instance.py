@@ -1,7 +1,8 @@
-"""A forward pass with masks for every instance over groups of units, which skips dropped groups.
+"""A forward pass with masks for every instance, which skips the units that an instance drops.
 
 Blocks let instances share what they read. Here nobody shares, and yet nothing is read in vain: a
-group is a line of the cache for each input, and an instance reads the lines of its own groups.
+group is a line of the cache for each input, and an instance reads the lines of its own groups. For
+single units these are the lines that hold one of its own units.
 """
 
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from reinforce_dropout.blocks.forward import FIRST_PRODUCT
 from reinforce_dropout.blocks.lists import GroupProduct, ListNonZeros, panel_lanes
 from reinforce_dropout.blocks.panels import in_panels
 from reinforce_dropout.blocks.sharing import expand
+from reinforce_dropout.blocks.unit_product import UnitProduct
 from reinforce_dropout.gates import Stage
 from reinforce_dropout.network import Network, Pass, sampled
 
@@ -25,7 +27,9 @@ class ListedNetwork(NamedTuple):
     network : Network
         Its gates decide for single states, `Sharing` not yet applied.
     sharing : Sharing
-        Of one instance, and of units that fill whole panels.
+        Of one instance, and of single units or of units that fill whole panels.
+    product : Op
+        Of the hidden layers: `UnitProduct` or `GroupProduct`.
     W : list of shared (n_panels, n_in, lanes)
         Of the hidden layers, then of the output.
     Z : list of shared (n_panels, n_in, lanes)
@@ -34,15 +38,19 @@ class ListedNetwork(NamedTuple):
 
     network: Network
     sharing: Any
+    product: Any
     W: list
     Z: list
 
 
 def suits(network, sharing):
-    """Whether `forward` can run a network: groups fill panels, and policies begin with products."""
+    """Whether `forward` can run a network.
+
+    Instances decide for single units, or for groups that fill panels. Policies begin with products.
+    """
     lanes = panel_lanes(network.output.W.dtype)
     known = all(type(gate.policy) in FIRST_PRODUCT for gate in network.gates)
-    return sharing.instances == 1 and sharing.units % lanes == 0 and known
+    return sharing.instances == 1 and (sharing.units == 1 or sharing.units % lanes == 0) and known
 
 
 def listed(network, sharing):
@@ -50,9 +58,10 @@ def listed(network, sharing):
 
     Later changes of the network's weights and of the policies' matrices have no effect on it.
     """
+    product = UnitProduct() if sharing.units == 1 else GroupProduct(sharing.units)
     policies = [FIRST_PRODUCT[type(gate.policy)](gate.policy) for gate in network.gates]
     W, Z = map(_panels, network.weights), [_panels(first.matrix) for first in policies]
-    return ListedNetwork(network, sharing, list(W), Z)
+    return ListedNetwork(network, sharing, product, list(W), Z)
 
 
 def _panels(W):
@@ -62,7 +71,7 @@ def _panels(W):
 
 
 def forward(listed, x, rng=None, rule=sampled):
-    """Propagate `x` through the groups that take part; for the parameters see `blocks.forward`.
+    """Propagate `x` through the units that take part; for the parameters see `blocks.forward`.
 
     Returns
     -------
@@ -78,7 +87,7 @@ def forward(listed, x, rng=None, rule=sampled):
         u, rng = rule(gate.family, z, rng)
         U = expand(u, x, layer.b.get_value(borrow=True).size, sharing)
         stages.append(Stage(gate, str(i), below[0] if stages else x, z, u, U))
-        values, *numbers = GroupProduct(sharing.units)(*below, W, layer.b, pt.neq(u, 0))
+        values, *numbers = listed.product(*below, W, layer.b, pt.neq(u, 0))
         below = [layer.activation(values), *numbers]
     return Pass(_every_unit(below, listed.W[-1], network.output.b), stages, rng)
 

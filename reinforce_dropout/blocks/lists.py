@@ -39,7 +39,7 @@ class ListNonZeros(Op):
     def make_node(self, s):
         """Build the node."""
         s = pt.as_tensor_variable(s)
-        return Apply(self, [s], _lists(s.dtype))
+        return Apply(self, [s], list_types(s.dtype))
 
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy."""
@@ -74,12 +74,8 @@ class GroupProduct(Op):
         """Build the node."""
         inputs = [pt.as_tensor_variable(v) for v in (values, units, counts, W, b, groups)]
         values, _, _, W, b, groups = inputs
-        if not values.dtype == W.dtype == b.dtype or groups.dtype != "bool":
-            raise TypeError(
-                f"activations are {values.dtype}, weights {W.dtype}, biases {b.dtype} and groups "
-                f"{groups.dtype}: give the first three one dtype, and groups as bool."
-            )
-        return Apply(self, inputs, _lists(values.dtype))
+        check_operand_types(values, W, b, groups)
+        return Apply(self, inputs, list_types(values.dtype))
 
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy."""
@@ -201,6 +197,15 @@ def check_whole_panels(units, W, n_instances):
         )
 
 
+def check_operand_types(values, W, b, mask):
+    """Refuse symbolic operands of several dtypes, and masks that are not bool."""
+    if not values.dtype == W.dtype == b.dtype or mask.dtype != "bool":
+        raise TypeError(
+            f"activations are {values.dtype}, weights {W.dtype}, biases {b.dtype} and masks "
+            f"{mask.dtype}: give the first three one dtype, and masks as bool."
+        )
+
+
 def check_types(numbers, units):
     """Refuse symbolic numbers of several dtypes, and units that are not int32."""
     dtypes = sorted({v.dtype for v in numbers})
@@ -211,5 +216,6 @@ def check_types(numbers, units):
         )
 
 
-def _lists(dtype):
+def list_types(dtype):
+    """Return new symbolic lists: values, units and counts."""
     return [pt.matrix(dtype=dtype), pt.imatrix(), pt.lvector()]

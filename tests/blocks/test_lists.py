@@ -1,4 +1,4 @@
-"""Masks for every instance over groups of units: Ops, kernels, and the pass that they make."""
+"""Masks for every instance: Ops and kernels for groups of units, and the passes by instance."""
 
 from functools import partial
 
@@ -14,6 +14,7 @@ from reinforce_dropout.blocks import by_instance, lists
 from reinforce_dropout.blocks.packed import PackedProduct
 from reinforce_dropout.blocks.panels import in_panels
 from reinforce_dropout.blocks.sharing import Sharing, n_groups
+from reinforce_dropout.blocks.unit_product import UnitProduct
 from reinforce_dropout.gates import low_rank
 from reinforce_dropout.layers import ACTIVATIONS
 from reinforce_dropout.native.kernels import lists as kernels
@@ -150,7 +151,7 @@ def test_operands_that_do_not_go_together_are_refused(change, words):
 def test_other_types_are_refused():
     values, units, counts, W, b, groups = Layer(SHAPES[-1], "float32").operands()
     for wrong in ((values, W.astype("float64"), groups), (values, W, groups.astype("int8"))):
-        with pytest.raises(TypeError, match="one dtype, and groups as bool"):
+        with pytest.raises(TypeError, match="one dtype, and masks as bool"):
             lists.GroupProduct(16)(wrong[0], units, counts, wrong[1], b, wrong[2])
 
 
@@ -201,7 +202,8 @@ def assert_same(dense, sparse):
 
 @pytest.mark.parametrize("rule", ["sampled", "thresholded"])
 @pytest.mark.parametrize(
-    ("units", "rank", "activation"), [(16, 0, "tanh"), (32, 0, "sigmoid"), (16, 3, "relu")]
+    ("units", "rank", "activation"),
+    [(16, 0, "tanh"), (32, 0, "sigmoid"), (16, 3, "relu"), (1, 0, "sigmoid"), (1, 3, "tanh")],
 )
 def test_same_function_of_the_same_draws(units, rank, activation, rule):
     network = network_of(units, rank, activation)
@@ -209,16 +211,17 @@ def test_same_function_of_the_same_draws(units, rank, activation, rule):
     assert_same(*both(network, units, rule))
 
 
-def test_same_function_in_native_mode():
-    network, in_native_mode = network_of(16), partial(pytensor.function, mode=native.mode())
-    dense, _ = both(network, 16)
-    _, sparse = both(network, 16, function=in_native_mode)
+@pytest.mark.parametrize("units", [16, 1])
+def test_same_function_in_native_mode(units):
+    network, in_native_mode = network_of(units), partial(pytensor.function, mode=native.mode())
+    dense, _ = both(network, units)
+    _, sparse = both(network, units, function=in_native_mode)
     assert_same(dense, sparse)
 
 
 @pytest.mark.parametrize(("instances", "units"), [(1, 16), (1, 32), (1, 8), (1, 1), (2, 16)])
 def test_what_block_sparse_prediction_takes(instances, units):
-    """Its passes are made of these Ops exactly if groups of single instances fill panels."""
+    """Instances have these Ops for single units, and these for groups that fill panels."""
     experiment = block_policy.Settings(
         n_units=HIDDEN, instances_per_block=instances, units_per_block=units
     )
@@ -226,7 +229,9 @@ def test_what_block_sparse_prediction_takes(instances, units):
     for rule in ("sampled", "thresholded"):
         passed = system.predict[rule](pt.fmatrix("x"), pytensor.shared(np.random.default_rng(0)))
         ops = {type(v.owner.op) for v in ancestors([passed.logits]) if v.owner}
-        assert (lists.GroupProduct in ops) == (instances == 1 and units in (16, 32))
+        single = instances == 1 and units == 1
+        assert (UnitProduct in ops) == single
+        assert (lists.GroupProduct in ops) == (single or instances == 1 and units in (16, 32))
         assert (PackedProduct in ops) != (lists.GroupProduct in ops)
 
 

@@ -15,11 +15,11 @@ from reinforce_dropout.native.llvm.lines import line_dots, line_of_sums
 from reinforce_dropout.native.llvm.vectors import VECTOR_BYTES, address
 
 __all__ = [
-    "check_line", "check_lists", "check_whole_panels", "group_product", "group_product_transposed",
-    "list_non_zeros",
+    "capacity", "check_line", "check_lists", "check_whole_panels", "group_product",
+    "group_product_transposed", "list_non_zeros",
 ]  # fmt: skip
 
-_check, _capacity = numba.njit(ops.check), numba.njit(ops.capacity)
+_check, capacity = numba.njit(ops.check), numba.njit(ops.capacity)
 check_line = numba.njit(ops.check_line)
 check_lists, check_whole_panels = numba.njit(ops.check_lists), numba.njit(ops.check_whole_panels)
 _dots, _single_dot = line_dots(of_vector=True), line_dots(of_vector=False)
@@ -103,7 +103,7 @@ def group_product(values, units, counts, W, b, groups, size):
     """``s W + b`` for the groups of `size` units that each instance uses."""
     _check(size, values, units, counts, W, b, groups)
     check_line(W)
-    room = _capacity(groups, size)
+    room = capacity(groups, size)
     out = (
         np.empty((len(groups), room), values.dtype),
         np.empty((len(groups), room), np.int32),

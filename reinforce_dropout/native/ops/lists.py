@@ -1,4 +1,4 @@
-"""Translations to Numba of the Ops in `blocks.lists` and `blocks.list_updates`."""
+"""Translations to Numba of the Ops in `blocks.lists`, `list_updates` and `unit_product`."""
 
 import numpy as np
 from pytensor.link.numba.dispatch.basic import (
@@ -8,6 +8,7 @@ from pytensor.link.numba.dispatch.basic import (
 
 from reinforce_dropout.blocks import list_updates
 from reinforce_dropout.blocks import lists as ops
+from reinforce_dropout.blocks.unit_product import UnitProduct
 from reinforce_dropout.native.digest import VERSION
 from reinforce_dropout.native.kernels.list_updates import group_update, unit_update
 from reinforce_dropout.native.kernels.lists import (
@@ -15,6 +16,7 @@ from reinforce_dropout.native.kernels.lists import (
     group_product_transposed,
     list_non_zeros,
 )
+from reinforce_dropout.native.kernels.unit_product import unit_product
 
 
 @register_funcify_default_op_cache_key(ops.ListNonZeros)
@@ -43,6 +45,22 @@ def _numba_group_product(op, node, **kwargs):
         )
 
     return native_group_product, VERSION
+
+
+@register_funcify_default_op_cache_key(UnitProduct)
+def _numba_unit_product(op, node, **kwargs):
+    @numba_njit
+    def native_unit_product(values, units, counts, W, b, mask):
+        return unit_product(
+            np.ascontiguousarray(values),
+            np.ascontiguousarray(units),
+            np.ascontiguousarray(counts),
+            np.ascontiguousarray(W),
+            np.ascontiguousarray(b),
+            np.ascontiguousarray(mask),
+        )
+
+    return native_unit_product, VERSION
 
 
 @register_funcify_default_op_cache_key(ops.GroupProductTransposed)
