@@ -19,7 +19,8 @@ from reinforce_dropout.results import records
 from reinforce_dropout.running import training
 from reinforce_dropout.systems import PRESETS, SYSTEMS
 
-SMALL = ["--set", "n_units=12,9", "--epochs", "3", "--threads", "1"]
+# What the commands do does not depend on the backend; "python" compiles nothing.
+SMALL = ["--set", "n_units=12,9", "--epochs", "3", "--threads", "1", "--backend", "python"]
 
 
 def run(*arguments):
@@ -124,7 +125,7 @@ def test_train_twice_is_train_once(trained, small_data):
 
 def test_default_name_of_the_record(small_data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run("train", "baseline-500", "--set", "n_units=6", "--epochs", 1, "--data", small_data)
+    run("train", "baseline-500", *SMALL, "--data", small_data)
     assert [p.name for p in tmp_path.glob("*.hdf5")] == ["baseline-500-seed1.hdf5"]
 
 

@@ -183,9 +183,10 @@ def test_a_choice_of_execution():
 
 
 def test_policies_of_single_instances_can_be_executed_in_blocks():
-    """A policy decides from one state: that of an instance, or of a block."""
+    """A policy decides from one state: that of an instance, then kept as a list, or of a block."""
     e = policy.Settings(n_units=HIDDEN)
-    for instances, together in ((None, 1), (5, 5)):
+    for instances, together, dimensions in ((None, 1, 2), (5, 5, 3)):
         system = systems.build_for_prediction(e, (9,), 4, "block-sparse", instances)
         assert system.together == together
-        assert system.predict["sampled"](pt.fmatrix(), pytensor.shared(rng())).stages[1].s.ndim == 3
+        above = system.predict["sampled"](pt.fmatrix(), pytensor.shared(rng())).stages[1].s
+        assert above.ndim == dimensions
