@@ -13,8 +13,9 @@ from reinforce_dropout.running import threads
 
 DTYPES = [pytest.param("float32", marks=pytest.mark.cpu), "float64"]
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
-#: Instances, units below and above: none, one image, one panel, a short last panel, two tiles.
-SHAPES = [(0, 5, 7), (1, 1, 1), (1, 70, 90), (33, 17, 16), (30, 33, 50), (150, 20, 7)]
+#: Instances, units below and above: none, one image, one panel, a short last panel, and two tiles
+#: with one panel after a pair.
+SHAPES = [(0, 5, 7), (1, 1, 1), (1, 70, 90), (33, 17, 16), (30, 33, 50), (150, 20, 43)]
 RATES = {"none": 0, "all": 1, "random": 0.4}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from reinforce_dropout.blocks import lists as ops
 from reinforce_dropout.native.kernels.packed import COPY, parts_for
 from reinforce_dropout.native.kernels.sharing import share
-from reinforce_dropout.native.llvm.lines import line_dots, line_of_sums
+from reinforce_dropout.native.llvm.lines import line_dots, lines_of_sums
 from reinforce_dropout.native.llvm.vectors import VECTOR_BYTES, address
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
 _check, capacity = numba.njit(ops.check), numba.njit(ops.capacity)
 check_line = numba.njit(ops.check_line)
 check_lists, check_whole_panels = numba.njit(ops.check_lists), numba.njit(ops.check_whole_panels)
+_sums = lines_of_sums(1)
 _dots, _single_dot = line_dots(of_vector=True), line_dots(of_vector=False)
 
 
@@ -76,9 +77,10 @@ def _product_share(part, n_parts, below, W, b, n_units, groups, size, out):
         for i in range(start, stop):
             if groups[i, group]:
                 n = out_counts[i]
-                line_of_sums(
+                _sums(
                     address(out_values) + i * out_values.strides[0] + n * itemsize,
                     address(W) + p * W.strides[0],
+                    W.strides[0],
                     address(units) + i * units.strides[0],
                     address(values) + i * values.strides[0],
                     counts[i],

@@ -1,9 +1,9 @@
 """Numba kernel for `blocks.unit_product`: layers whose instances use single units of their own.
 
-A panel of the weights is summed as in `lists`, wherever an instance uses one of its units. The
-instance keeps the sums of its own units. Threads share the instances, and take them by tiles: the
-lists of a tile stay in the second-level cache while all panels pass. Every number is summed in the
-order of its list, for any number of threads and of instances.
+Panels are summed as in `lists`, two at a time: so the list of an instance is read half as often.
+The instance keeps the sums of its own units. Threads share the instances, and take them by tiles.
+The lists of a tile stay in the second-level cache while all panels pass. Every number is summed in
+the order of its list, for any number of threads and of instances.
 """
 
 import numba
@@ -13,60 +13,73 @@ from reinforce_dropout.blocks import unit_product as ops
 from reinforce_dropout.native.kernels.lists import capacity, check_line, check_lists
 from reinforce_dropout.native.kernels.packed import parts_for
 from reinforce_dropout.native.kernels.sharing import share
-from reinforce_dropout.native.llvm.lines import line_of_sums
+from reinforce_dropout.native.llvm.lines import flag_bits, lines_of_sums
 from reinforce_dropout.native.llvm.vectors import address, lowest_bit
 
 __all__ = ["unit_product"]
 
 _check = numba.njit(ops.check)
+_sums_of_pair, _sums_of_one = lines_of_sums(2), lines_of_sums(1)
 
 #: Instances in a tile.
 _TILE = 128
 
 
 @numba.njit
-def _product_tile(start, stop, below, W, b, mask, line, out):
-    """Compute the instances from `start` to `stop`, of which `line` has room for one panel's sums.
+def _bits(mask, i, first, count):
+    """Return an integer whose bit j says that instance i uses the unit ``first + j``."""
+    bits, j, at = 0, 0, address(mask) + i * mask.strides[0] + first
+    while j + 8 <= count:
+        bits |= flag_bits(at + j) << j
+        j += 8
+    while j < count:
+        bits |= np.int64(mask[i, first + j]) << j
+        j += 1
+    return bits
 
-    The loops have no calls with arrays, because Numba would count references to them.
-    """
+
+@numba.njit
+def _product_tile(start, stop, below, W, b, mask, sums, out):
+    """Compute the instances from `start` to `stop`; `sums` has room for those of two panels."""
     (values, units, counts), (out_values, out_units, out_counts) = below, out
-    lanes, itemsize, zero = W.shape[2], out_values.itemsize, out_values.dtype.type(0)
-    for p in range(W.shape[0]):
+    lanes, zero = W.shape[2], out_values.dtype.type(0)
+    for p in range(0, W.shape[0], 2):
         first = p * lanes
-        count = min(lanes, mask.shape[1] - first)
+        count = min(2 * lanes, mask.shape[1] - first)
+        panel, biases = address(W) + p * W.strides[0], address(b) + first * b.itemsize
         for i in range(start, stop):
-            bits = 0
-            for j in range(count):
-                bits |= np.int64(mask[i, first + j]) << j
-            if bits != 0:
-                line_of_sums(
-                    address(line),
-                    address(W) + p * W.strides[0],
-                    address(units) + i * units.strides[0],
-                    address(values) + i * values.strides[0],
-                    counts[i],
-                    address(b) + first * itemsize,
-                    zero,
+            bits = _bits(mask, i, first, count)
+            if bits == 0:
+                continue
+            below_i, s = address(units) + i * units.strides[0], address(values)
+            s += i * values.strides[0]
+            if p + 1 < W.shape[0]:
+                _sums_of_pair(
+                    address(sums), panel, W.strides[0], below_i, s, counts[i], biases, zero
                 )
-                n = out_counts[i]
-                while bits != 0:
-                    j = lowest_bit(bits)
-                    out_values[i, n], out_units[i, n] = line[j], first + j
-                    bits &= bits - 1
-                    n += 1
-                out_counts[i] = n
+            else:
+                _sums_of_one(
+                    address(sums), panel, W.strides[0], below_i, s, counts[i], biases, zero
+                )
+            n = out_counts[i]
+            while bits != 0:
+                j = lowest_bit(bits)
+                out_values[i, n], out_units[i, n] = sums[j], first + j
+                bits &= bits - 1
+                n += 1
+            out_counts[i] = n
 
 
 @numba.njit
 def _product_share(part, n_parts, below, W, b, mask, out):
     start, stop = share(part, n_parts, len(mask), 1)
-    line = np.empty(W.shape[2], W.dtype)
-    out[2][start:stop] = 0
+    sums = np.empty(2 * W.shape[2], W.dtype)
+    out_values, _, out_counts = out
+    out_counts[start:stop] = 0
     for first in range(start, stop, _TILE):
-        _product_tile(first, min(first + _TILE, stop), below, W, b, mask, line, out)
+        _product_tile(first, min(first + _TILE, stop), below, W, b, mask, sums, out)
     for i in range(start, stop):
-        out[0][i, out[2][i] :] = 0
+        out_values[i, out_counts[i] :] = 0
 
 
 @numba.njit(parallel=True)

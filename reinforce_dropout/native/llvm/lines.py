@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.native.llvm.vectors import INT, INT32, VECTOR_BYTES, Vectors, counted_loop
 
-__all__ = ["add_to_lines", "line_dots", "line_of_sums"]
+__all__ = ["add_to_lines", "flag_bits", "line_dots", "lines_of_sums"]
 
 #: Sums that run side by side, because an addition waits for the one before it.
 _CHAINS = 4
@@ -27,53 +27,61 @@ def _listed_line(v, panel, units, t):
     return _line(v, v.step(panel, INT(LINE_BYTES), unit))
 
 
-@intrinsic
-def line_of_sums(typingctx, out, panel, units, values, n, b, zero):
-    """``out = b + sum_t values[t] * panel[units[t]]`` for ``t < n``: one line of results.
+def lines_of_sums(n_panels):
+    """Return a function for the sums of `n_panels` neighbouring panels: a line of each.
 
-    Parameters
-    ----------
-    out, panel, values, b : int
-        Addresses. A row of the panel, `out` and `b` are one line each.
-    units : int
-        Address of the ``int32`` numbers of the rows to add.
-    n : int
-        Number of terms, 0 or more.
-    zero : float32 or float64
-        Tells the dtype.
+    Returns
+    -------
+    intrinsic
+        ``sums(out, panel, panel_bytes, units, values, n, b, zero)``. It computes ``out = b + sum_t
+        values[t] * panel[units[t]]`` for ``t < n``, where n is 0 or more. The lines of the panels
+        follow each other in `out` and in b. `units` are ``int32``. `panel_bytes` is the bytes from
+        one panel to the next; `zero` has the dtype. The others are addresses.
     """
 
-    def codegen(context, builder, signature, args):
-        out, panel, units, values, n, b, _ = args
-        v = Vectors(builder, signature.args[-1])
+    @intrinsic
+    def sums_of_lines(typingctx, out, panel, panel_bytes, units, values, n, b, zero):
+        def codegen(context, builder, signature, args):
+            out, panel, panel_bytes, units, values, n, b, _ = args
+            v = Vectors(builder, signature.args[-1])
+            panels = [v.step(panel, panel_bytes, INT(p)) for p in range(n_panels)]
 
-        def add_term(t, sums):
-            line = [v.load(place) for place in _listed_line(v, panel, units, t)]
-            x = v.splat(builder.load(v.element(values, v.scalar, t)))
-            return [v.multiply_add(x, w, c) for w, c in zip(line, sums, strict=True)]
+            def lines(base):
+                return [
+                    place
+                    for p in range(n_panels)
+                    for place in _line(v, builder.add(base, INT(p * LINE_BYTES)))
+                ]
 
-        def add_terms(step, chains):
-            sums, first = [], builder.mul(step, INT(_CHAINS))
-            for j in range(_CHAINS):
-                own = chains[j * width : (j + 1) * width]
-                sums += add_term(builder.add(first, INT(j)), own)
-            return sums
+            def add_term(t, sums):
+                places = [place for own in panels for place in _listed_line(v, own, units, t)]
+                x = v.splat(builder.load(v.element(values, v.scalar, t)))
+                return [v.multiply_add(x, v.load(w), c) for w, c in zip(places, sums, strict=True)]
 
-        width = LINE_BYTES // VECTOR_BYTES
-        n_steps = builder.sdiv(n, INT(_CHAINS))
-        zeros = [ir.Constant(v.type, [0.0] * v.lanes)] * (width * (_CHAINS - 1))
-        biases = [v.load(place) for place in _line(v, b)]
-        chains = counted_loop(builder, INT(0), n_steps, biases + zeros, add_terms)
-        done = builder.mul(n_steps, INT(_CHAINS))
-        first = counted_loop(builder, done, n, chains[:width], add_term)
-        for j, place in enumerate(_line(v, out)):
-            total = first[j]
-            for other in chains[width + j :: width]:
-                total = builder.fadd(total, other)
-            v.store(total, place)
-        return context.get_dummy_value()
+            def add_terms(step, chains):
+                sums, first = [], builder.mul(step, INT(_CHAINS))
+                for j in range(_CHAINS):
+                    own = chains[j * width : (j + 1) * width]
+                    sums += add_term(builder.add(first, INT(j)), own)
+                return sums
 
-    return types.void(*[types.int64] * 6, zero), codegen
+            width = n_panels * LINE_BYTES // VECTOR_BYTES
+            n_steps = builder.sdiv(n, INT(_CHAINS))
+            zeros = [ir.Constant(v.type, [0.0] * v.lanes)] * (width * (_CHAINS - 1))
+            biases = [v.load(place) for place in lines(b)]
+            chains = counted_loop(builder, INT(0), n_steps, biases + zeros, add_terms)
+            done = builder.mul(n_steps, INT(_CHAINS))
+            first = counted_loop(builder, done, n, chains[:width], add_term)
+            for j, place in enumerate(lines(out)):
+                total = first[j]
+                for other in chains[width + j :: width]:
+                    total = builder.fadd(total, other)
+                v.store(total, place)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 7, zero), codegen
+
+    return sums_of_lines
 
 
 @intrinsic
@@ -108,6 +116,19 @@ def add_to_lines(typingctx, panel, units, values, n, g, zero):
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 5, zero), codegen
+
+
+@intrinsic
+def flag_bits(typingctx, at):
+    """Return an integer whose bit j says that flag j of the eight at an address is set."""
+
+    def codegen(context, builder, signature, args):
+        flags = ir.VectorType(ir.IntType(8), 8)
+        found = builder.load(builder.inttoptr(args[0], flags.as_pointer()), align=1)
+        bits = builder.icmp_unsigned("!=", found, ir.Constant(flags, [0] * 8))
+        return builder.zext(builder.bitcast(bits, ir.IntType(8)), INT)
+
+    return types.int64(types.int64), codegen
 
 
 def line_dots(of_vector):
