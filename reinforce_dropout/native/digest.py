@@ -7,7 +7,10 @@ _FOLDER = Path(__file__).parent
 _BLOCKS = _FOLDER.parent / "blocks"
 _ELSEWHERE = [
     _FOLDER.parent / "alignment.py",
-    *(_BLOCKS / f"{name}.py" for name in ("list_updates", "lists", "packed", "submatrix")),
+    *(
+        _BLOCKS / f"{name}.py"
+        for name in ("list_updates", "lists", "packed", "submatrix", "unit_product")
+    ),
 ]
 _SOURCES = sorted(_FOLDER.rglob("*.py")) + _ELSEWHERE
 
