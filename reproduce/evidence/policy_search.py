@@ -84,7 +84,7 @@ def table(records):
         )
     notes.append(
         "Epochs are medians over seeds. The time of a step is measured on one thread, all searches "
-        "in turns."
+        "in turns. In the figure a run that ended early keeps its last value."
     )
     return "\n".join(lines) + "\n\n" + "\n\n".join(notes) + "\n"
 
@@ -121,13 +121,13 @@ def figure(records):
 def _draw(base, groups, panels, styles):
     left, middle, right = panels
     for change, group in groups.items():
-        n, style = min(run.n_epochs for run in group), styles[change]
-        error = np.median([np.minimum.accumulate(_valid(run)[:n]) for run in group], axis=0)
-        active = [100 * run.curves["active_fraction"][:n].mean(axis=1) for run in group]
-        epochs = np.arange(1, n + 1)
+        style = styles[change]
+        error = _median([np.minimum.accumulate(_valid(run)) for run in group])
+        active = _median([100 * run.curves["active_fraction"].mean(axis=1) for run in group])
+        epochs = np.arange(1, len(error) + 1)
         left.plot(epochs, error, **style)
         middle.plot(epochs * step_ratio(group, groups[""]), error, **style)
-        right.plot(epochs, np.median(active, axis=0), **style)
+        right.plot(epochs, active, **style)
     for axes in (left, middle):
         axes.axhline(goal(groups), color="0.7", linewidth=0.8, zorder=0)
         axes.set(yscale="log", ylabel="lowest validation error so far (%)")
@@ -136,6 +136,16 @@ def _draw(base, groups, panels, styles):
     middle.set(xlabel="time (epochs of REINFORCE)", title="by time")
     right.set(xlabel="epoch", ylabel="active units (%)", title="active units")
     right.set_ylim(0)
+
+    if all(np.isnan(step_ratio(group, groups[""])) for group in groups.values()):
+        middle.text(0.5, 0.5, "not timed yet", ha="center", transform=middle.transAxes)
+        middle.set_axis_off()
+
+
+def _median(curves):
+    """Return the median over the runs; one that ended early keeps its last value."""
+    n = max(map(len, curves))
+    return np.median([np.pad(curve, (0, n - len(curve)), mode="edge") for curve in curves], axis=0)
 
 
 def _style(i):
