@@ -7,7 +7,6 @@ go to runs/frontier/times.json, table and figure to runs/figures/. Copy times.js
 to reproduce/results/frontier/ to record them. The machine must do nothing else while it times.
 """
 
-import json
 import time
 
 import again
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from reinforce_dropout import backends
 from reinforce_dropout.errors import ExperimentError
-from reinforce_dropout.results import files, provenance, records
+from reinforce_dropout.results import records
 from reinforce_dropout.running import datasets
 from reinforce_dropout.running.evaluation import decisive_rule, load_model
 
@@ -37,8 +36,7 @@ def run(options):
         images = datasets.load(options.data).test.images
         numba.set_num_threads(1)
         times = microseconds(folder, images, QUICK_TURNS if options.quick else TURNS)
-        facts = provenance.collect(command) | {"n_threads": 1, "times": times}
-        files.write_whole(folder / runs.TIMES, json.dumps(facts, indent=1).encode())
+        runs.write_times(folder, command, times)
 
     again.run("frontier", options, "frontier.py", curves_only=False, measure=measure)
 

@@ -7,7 +7,6 @@ runs/figures/. Copy times.json and the records to reproduce/results/policy_searc
 The machine must do nothing else while it times.
 """
 
-import json
 import time
 
 import again
@@ -18,7 +17,6 @@ from evidence import runs
 from tqdm import tqdm
 
 from reinforce_dropout import backends, systems
-from reinforce_dropout.results import files, provenance
 from reinforce_dropout.running import datasets
 from reinforce_dropout.systems.learner import make_learner
 
@@ -32,8 +30,7 @@ def run(options):
         data = datasets.load(options.data)
         numba.set_num_threads(1)
         times = step_times(runs.by_name(folder), data, QUICK_TURNS if options.quick else TURNS)
-        facts = provenance.collect(command) | {"n_threads": 1, "times": times}
-        files.write_whole(folder / runs.TIMES, json.dumps(facts, indent=1).encode())
+        runs.write_times(folder, command, times)
 
     again.run("policy_search", options, "policy_search.py", measure=measure)
 

@@ -2,7 +2,7 @@
 
 Blocks let instances share what they read. Here nobody shares, and yet nothing is read in vain: a
 group is a line of the cache for each input, and an instance reads the lines of its own groups. For
-single units these are the lines that hold one of its own units.
+single units it reads two lines at a time, if they hold one of its own units.
 """
 
 from typing import Any, NamedTuple

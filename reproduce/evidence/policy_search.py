@@ -138,6 +138,7 @@ def _draw(base, groups, panels, styles):
     right.set_ylim(0)
 
     if all(np.isnan(step_ratio(group, groups[""])) for group in groups.values()):
+        middle.clear()
         middle.text(0.5, 0.5, "not timed yet", ha="center", transform=middle.transAxes)
         middle.set_axis_off()
 

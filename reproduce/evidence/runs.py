@@ -3,7 +3,7 @@
 import json
 
 from reinforce_dropout import preset, systems
-from reinforce_dropout.results import records
+from reinforce_dropout.results import files, provenance, records
 from reinforce_dropout.running import grid
 from reinforce_dropout.systems.settings import as_text
 
@@ -33,6 +33,12 @@ def by_name(folder):
             run.attributes["timed"] = times.get(path.stem)
             found[path.stem] = run
     return found
+
+
+def write_times(folder, command, times):
+    """Write the `TIMES` of a folder, taken on one thread; `times` is a dict by name."""
+    facts = provenance.collect(command) | {"n_threads": 1, "times": times}
+    files.write_whole(folder / TIMES, json.dumps(facts, indent=1).encode())
 
 
 def not_run(folder, sweep):

@@ -36,7 +36,7 @@ _LINES = (
 )
 _ROWS = (
     ("blocks of instances", forward.BLOCKS),
-    ("masks for every instance", forward.INSTANCES),
+    ("single instances", forward.INSTANCES),
     ("a single image", forward.ONE),
 )
 """Rows of panels: titles, and the kinds of passes that they show."""
@@ -109,7 +109,9 @@ def speedups(results):
                 _speedups(axes, results, kinds, n_units=n_units, n_threads=n_threads)
                 axes.set_title(f"{Setting('forward', n_threads, n_units, 1).net}, {title}")
             row[0].set_ylabel("speed-up over dense")
-            row[0].legend(handles=_kinds(kinds), loc="lower left", fontsize="small")
+            row[0].legend(
+                handles=_kinds(kinds), loc="upper right", bbox_to_anchor=(1, 0.93), fontsize="small"
+            )
         for axes in grid[-1]:
             axes.set_xlabel("active units, %")
         drawing.suptitle(f"Forward pass, {threads(n_threads)}", fontsize="medium")
@@ -121,18 +123,20 @@ def speedups(results):
 def _speedups(axes, results, kinds, **wanted):
     """Draw two lines for each kind, the bound, and the rate where blocks begin to cost."""
     axes.axhline(1, color="0.6", linewidth=0.8, zorder=0)
+    rates = np.empty(0)
     for kind, style in zip(kinds, _LINES, strict=False):
         for found in results.all(work="forward", **kind, **wanted):
             rates = forward.rates(found)
             for counted, line in ((False, _GIVEN), (True, _COUNTED)):
                 axes.plot(100 * rates, forward.speedups(found, counted), **style | line)
-            finely = np.geomspace(rates[0], rates[-1], 50)
-            bound = forward.flop_bound(found.setting, finely)
-            axes.plot(100 * finely, bound, **_BOUND, zorder=1)
-            axes.set_xscale("log")
-            axes.set_xticks(100 * rates, [f"{100 * rate:g}" for rate in rates])
             if kind == forward.BLOCKS_OF_32:
                 _mark(axes, found)
+    if rates.size:
+        finely = np.geomspace(rates[0], rates[-1], 50)
+        bound = forward.flop_bound(found.setting, finely)
+        axes.plot(100 * finely, bound, **_BOUND, zorder=1)
+        axes.set_xscale("log")
+        axes.set_xticks(100 * rates, [f"{100 * rate:g}" for rate in rates])
     axes.set_xticks([], minor=True)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

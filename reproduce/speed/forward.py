@@ -24,7 +24,7 @@ N_IMAGES = 1024
 MOST_CALLS = 100
 """In a turn, each with images of its own."""
 
-UNITS, RANK = 16, 16
+UNITS, RANK = ours.UNITS_IN_A_LINE, 16
 """In a group, whose float32 weights fill a line of the cache; and of policies of low rank."""
 
 

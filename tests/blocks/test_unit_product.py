@@ -4,61 +4,20 @@ import numpy as np
 import pytensor.tensor as pt
 import pytest
 from reference import compiled
+from test_lists import DTYPES, RATES, Layer
 
 from reinforce_dropout.blocks import unit_product
-from reinforce_dropout.blocks.lists import panel_lanes
-from reinforce_dropout.blocks.panels import in_panels
 from reinforce_dropout.native.kernels.unit_product import unit_product as kernel
 from reinforce_dropout.running import threads
 
-DTYPES = [pytest.param("float32", marks=pytest.mark.cpu), "float64"]
-TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
 #: Instances, units below and above: none, one image, one panel, a short last panel, and two tiles
 #: with one panel after a pair.
 SHAPES = [(0, 5, 7), (1, 1, 1), (1, 70, 90), (33, 17, 16), (30, 33, 50), (150, 20, 43)]
-RATES = {"none": 0, "all": 1, "random": 0.4}
 
 
-class Layer:
-    """Operands of a layer, and the results by plain NumPy; NaN for units that nobody uses."""
-
-    def __init__(self, shape, dtype, how="random"):
-        rng = np.random.default_rng(0)
-        n, n_in, n_units = shape
-        below = rng.random((n, n_in)) < RATES[how]
-        self.s = (rng.normal(size=(n, n_in)) * below).astype(dtype)
-        self.mask = rng.random((n, n_units)) < RATES[how]
-        W, self.b = rng.normal(size=(n_in, n_units)).astype(dtype), rng.normal(size=n_units)
-        self.b = self.b.astype(dtype)
-        self.product = self.s @ W + self.b
-        W[~below.any(axis=0)] = np.nan
-        W[:, ~self.mask.any(axis=0)] = np.nan
-        self.W = in_panels(W, panel_lanes(dtype))
-
-    def operands(self):
-        """Return the inputs of `UnitProduct`; a list ends with what must not be read."""
-        n, n_in = self.s.shape
-        values = np.full((n, n_in), np.nan, self.s.dtype)
-        units = np.full((n, n_in), 2**31 - 1, "int32")
-        counts = np.count_nonzero(self.s, axis=1)
-        for i, row in enumerate(self.s):
-            units[i, : counts[i]] = np.flatnonzero(row)
-            values[i, : counts[i]] = row[row != 0]
-        return values, units, counts, self.W, self.b, self.mask
-
-    def assert_right(self, found):
-        """Check the lists of the product."""
-        values, units, counts = found
-        assert values.dtype == self.s.dtype and (units.dtype, counts.dtype) == ("int32", "int64")
-        assert values.shape == units.shape
-        np.testing.assert_array_equal(counts, self.mask.sum(axis=1))
-        for i, own in enumerate(self.mask):
-            np.testing.assert_array_equal(units[i, : counts[i]], np.flatnonzero(own))
-            np.testing.assert_allclose(
-                values[i, : counts[i]], self.product[i, own], rtol=0,
-                atol=TOLERANCE[self.s.dtype.name] * np.sqrt(self.s.shape[1]),
-            )  # fmt: skip
-            assert not values[i, counts[i] :].any()
+def layer_of(shape, dtype, how="random"):
+    """Return operands and results of a layer: its groups are single units."""
+    return Layer((*shape, 1), dtype, how)
 
 
 def by_perform(*operands):
@@ -72,7 +31,7 @@ def by_perform(*operands):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_product_of_single_units(dtype, shape, how):
     """By the Op and by its kernel."""
-    layer = Layer(shape, dtype, how)
+    layer = layer_of(shape, dtype, how)
     layer.assert_right(by_perform(*layer.operands()))
     layer.assert_right(kernel(*layer.operands()))
 
@@ -80,7 +39,7 @@ def test_product_of_single_units(dtype, shape, how):
 @pytest.mark.cpu
 def test_threads_and_company_change_no_bit():
     """An instance has the same numbers alone and among others, by one thread and by two."""
-    layer = Layer((300, 300, 320), "float32")
+    layer = layer_of((300, 300, 320), "float32")
     values, units, counts, W, b, mask = layer.operands()
     results = []
     for n in (1, 2):
@@ -98,7 +57,7 @@ def test_threads_and_company_change_no_bit():
 
 def spoilt(change):
     """Return operands with one of them changed."""
-    operands = dict(zip("values units counts W b mask".split(), Layer((30, 33, 50), "float32")
+    operands = dict(zip("values units counts W b mask".split(), layer_of((30, 33, 50), "float32")
                         .operands(), strict=True))  # fmt: skip
     return list((operands | change(operands)).values())
 
@@ -123,7 +82,7 @@ def test_operands_that_do_not_go_together_are_refused(change, words):
 
 
 def test_other_types_are_refused():
-    values, units, counts, W, b, mask = Layer((2, 3, 4), "float32").operands()
+    values, units, counts, W, b, mask = layer_of((2, 3, 4), "float32").operands()
     for wrong in ((values, W.astype("float64"), mask), (values, W, mask.astype("int8"))):
         with pytest.raises(TypeError, match="one dtype, and masks as bool"):
             unit_product.UnitProduct()(wrong[0], units, counts, wrong[1], b, wrong[2])
