@@ -80,8 +80,9 @@ class GroupProduct(Op):
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy."""
         values, units, counts, panels, b, groups = inputs
-        check(self.size, values, units, counts, panels, b, groups)
+        check_lists(values, units, counts, panels.shape[1])
         check_line(panels)
+        check(self.size, counts, panels, b, groups)
         W = np.concatenate(panels, axis=1)[:, : b.size]
         out = np.zeros((len(groups), capacity(groups, self.size)), values.dtype)
         out_units, out_counts = np.zeros(out.shape, np.int32), np.zeros(len(out), np.int64)
@@ -149,20 +150,18 @@ def capacity(groups, size):
     return most * size
 
 
-def check(size, values, units, counts, W, b, groups):
-    """Refuse operands that do not go together. Numba compiles all checks."""
-    if values.shape != units.shape or len(counts) != len(values) or len(groups) != len(values):
-        raise ValueError(
-            "the lists do not go with each other: values and units need one shape, and counts and "
-            "groups a row for each instance."
-        )
+def check(size, counts, W, b, groups):
+    """Refuse weights, biases and groups that do not go together. Numba compiles all checks."""
     if size % W.shape[2] or W.shape[0] != (b.size + W.shape[2] - 1) // W.shape[2]:
         raise ValueError(
             "the panels do not go with the groups: a group needs whole panels, and each unit one "
             "column."
         )
-    if groups.shape[1] != (b.size + size - 1) // size:
-        raise ValueError("the groups do not go with the biases: each group needs its units.")
+    if groups.shape != (len(counts), (b.size + size - 1) // size):
+        raise ValueError(
+            "the groups do not go with the layer: they need a row for each instance, and a column "
+            "for each group of units."
+        )
 
 
 def check_line(W):

@@ -108,7 +108,7 @@ def test_what_is_not_zero_is_listed(dtype):
 @pytest.mark.cpu
 def test_threads_and_company_change_no_bit():
     """An instance has the same numbers alone and among others, by one thread and by two."""
-    layer = Layer((40, 300, 320, 16), "float32")
+    layer = Layer((2 * kernels._TILE + 40, 300, 320, 16), "float32")  # of several tiles
     values, units, counts, W, b, groups = layer.operands()
     results = []
     for n in (1, 2):
@@ -117,7 +117,7 @@ def test_threads_and_company_change_no_bit():
     layer.assert_right(results[0])
     layer.assert_right(results[1])  # the units, too, as far as the lists reach
     np.testing.assert_array_equal(results[0][0], results[1][0])
-    for i in range(len(values)):
+    for i in range(0, len(values), 7):
         own = slice(i, i + 1)
         alone = kernels.group_product(values[own], units[own], counts[own], W, b, groups[own], 16)
         n = alone[2][0]
@@ -136,10 +136,12 @@ def spoilt(change):
     [
         (lambda v: {"units": v["units"][:, :3]}, "values and units need one shape"),
         (lambda v: {"counts": v["counts"][:3]}, "the lists do not go with each other"),
-        (lambda v: {"groups": v["groups"][:3]}, "the lists do not go with each other"),
-        (lambda v: {"groups": v["groups"][:, :1]}, "each group needs its units"),
+        (lambda v: {"units": v["units"] + np.int32(48)}, "give the units of their layer"),
+        (lambda v: {"groups": v["groups"][:3]}, "a row for each instance"),
+        (lambda v: {"groups": v["groups"][:, :1]}, "a column for each group"),
         (lambda v: {"b": v["b"][:3]}, "each unit one column"),
-        (lambda v: {"W": v["W"][:, :, :7].copy()}, "a group needs whole panels"),
+        (lambda v: {"W": v["W"][:, :, :7].copy()}, "each row needs a line of the cache"),
+        (lambda v: {"W": v["W"][1:].copy()}, "a group needs whole panels"),
     ],
 )
 def test_operands_that_do_not_go_together_are_refused(change, words):

@@ -1,8 +1,8 @@
 """Numba kernels for the Ops of `reinforce_dropout.blocks.lists`.
 
-Threads share the instances. A thread takes one panel of the weights after another, and in each the
-instances that use it. So a panel stays in the cache for all of them. Every number is summed in the
-order of its list, for any number of threads and of instances.
+Threads share the instances, and take them by tiles. For a tile they take one panel of the weights
+after another, and in each the instances that use it. So a panel stays in the cache for all of them.
+Every number is summed in the order of its list, for any number of threads and of instances.
 """
 
 import numba
@@ -12,7 +12,14 @@ from reinforce_dropout.blocks import lists as ops
 from reinforce_dropout.native.kernels.packed import COPY, parts_for
 from reinforce_dropout.native.kernels.sharing import share
 from reinforce_dropout.native.llvm.lines import line_dots, lines_of_sums
-from reinforce_dropout.native.llvm.vectors import VECTOR_BYTES, address
+from reinforce_dropout.native.llvm.places import BITS, PLACES, put_places
+from reinforce_dropout.native.llvm.vectors import (
+    VECTOR_BYTES,
+    address,
+    count_bits,
+    non_zero_bits,
+    prefetch,
+)
 
 __all__ = [
     "capacity", "check_line", "check_lists", "check_whole_panels", "group_product",
@@ -25,14 +32,34 @@ check_lists, check_whole_panels = numba.njit(ops.check_lists), numba.njit(ops.ch
 _sums = lines_of_sums(1)
 _dots, _single_dot = line_dots(of_vector=True), line_dots(of_vector=False)
 
+#: Bytes from what is listed to what is fetched meanwhile. Without it the loop waits for the memory.
+_AHEAD = 2048
+#: Instances in a tile of `group_product`: their lists stay in the second-level cache.
+_TILE = 256
+
 
 @numba.njit
 def _list_row(row, values, units):
-    """List what is not zero in a row; return the number. A branch would be guessed wrongly."""
-    n = 0
-    for k in range(row.size):
-        units[n], values[n] = k, row[k]
+    """List what is not zero in a row; return the number.
+
+    Eight units are written at once, and the next ones over those too many. A branch would be
+    guessed wrongly.
+    """
+    n, k, lanes, zero = 0, 0, VECTOR_BYTES // row.itemsize, row.dtype.type(0)
+    while k + max(lanes, BITS) <= row.size:
+        prefetch(address(row) + k * row.itemsize + _AHEAD)
+        bits = non_zero_bits(address(row) + k * row.itemsize, lanes, zero)
+        for j in range(0, lanes, BITS):
+            byte = (bits >> j) % 2**BITS
+            put_places(address(PLACES), byte, k + j, address(units) + n * units.itemsize)
+            n += count_bits(byte)
+        k += lanes
+    while k < row.size:
+        units[n] = k
         n += row[k] != 0
+        k += 1
+    for t in range(n):
+        values[t] = row[np.uint64(units[t])]  # unsigned: none counts from the end
     return n
 
 
@@ -62,34 +89,50 @@ def list_non_zeros(s):
 
 
 @numba.njit
-def _product_share(part, n_parts, below, W, b, n_units, groups, size, out):
-    """Compute all panels for a part of the instances; each goes to the end of their lists.
+def _product_tile(start, stop, below, W, b, n_units, groups, size, users, out):
+    """Compute all panels for the instances from `start` to `stop`; `users` has room for them.
 
     The loops have no calls with arrays, because Numba would count references to them.
     """
     (values, units, counts), (out_values, out_units, out_counts) = below, out
-    start, stop = share(part, n_parts, groups.shape[0], 1)
-    out_counts[start:stop] = 0
     lanes, itemsize, zero = W.shape[2], out_values.itemsize, out_values.dtype.type(0)
+    n_users = 0
     for p in range(W.shape[0]):
         first = p * lanes
         group, count = first // size, min(lanes, n_units - first)
-        for i in range(start, stop):
-            if groups[i, group]:
-                n = out_counts[i]
-                _sums(
-                    address(out_values) + i * out_values.strides[0] + n * itemsize,
-                    address(W) + p * W.strides[0],
-                    W.strides[0],
-                    address(units) + i * units.strides[0],
-                    address(values) + i * values.strides[0],
-                    counts[i],
-                    address(b) + first * itemsize,
-                    zero,
-                )
-                for j in range(lanes):
-                    out_units[i, n + j] = first + j
-                out_counts[i] = n + count
+        if first % size == 0:  # a group begins: list its instances, without a branch
+            n_users = 0
+            for i in range(start, stop):
+                users[n_users] = i
+                n_users += groups[i, group]
+        for user in range(n_users):
+            i = users[user]
+            n = out_counts[i]
+            _sums(
+                address(out_values) + i * out_values.strides[0] + n * itemsize,
+                address(W) + p * W.strides[0],
+                W.strides[0],
+                address(units) + i * units.strides[0],
+                address(values) + i * values.strides[0],
+                counts[i],
+                address(b) + first * itemsize,
+                zero,
+            )
+            for j in range(lanes):
+                out_units[i, n + j] = first + j
+            out_counts[i] = n + count
+
+
+@numba.njit
+def _product_share(part, n_parts, below, W, b, n_units, groups, size, out):
+    """Compute a part of the instances, by tiles; each panel goes to the end of their lists."""
+    out_values, _, out_counts = out
+    start, stop = share(part, n_parts, groups.shape[0], 1)
+    out_counts[start:stop] = 0
+    users = np.empty(_TILE, np.int64)
+    for first in range(start, stop, _TILE):
+        last = min(first + _TILE, stop)
+        _product_tile(first, last, below, W, b, n_units, groups, size, users, out)
     for i in range(start, stop):
         out_values[i, out_counts[i] :] = 0
 
@@ -103,8 +146,9 @@ def _product_in_parallel(n_parts, below, W, b, n_units, groups, size, out):
 @numba.njit
 def group_product(values, units, counts, W, b, groups, size):
     """``s W + b`` for the groups of `size` units that each instance uses."""
-    _check(size, values, units, counts, W, b, groups)
+    check_lists(values, units, counts, W.shape[1])
     check_line(W)
+    _check(size, counts, W, b, groups)
     room = capacity(groups, size)
     out = (
         np.empty((len(groups), room), values.dtype),

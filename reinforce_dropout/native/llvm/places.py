@@ -1,0 +1,48 @@
+"""Write the places of the bits that are set in a byte, without a loop and without a branch."""
+
+import llvmlite.ir as ir
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+from reinforce_dropout.native.llvm.vectors import INT, INT32
+
+__all__ = ["BITS", "PLACES", "put_places"]
+
+#: Bits in a byte.
+BITS = 8
+#: Row B begins with the places of the bits that are set in B, from the lowest.
+PLACES = np.zeros((2**BITS, BITS), np.uint8)
+for _byte in range(2**BITS):
+    _places = np.flatnonzero(_byte >> np.arange(BITS) & 1)
+    PLACES[_byte, : _places.size] = _places
+
+
+@intrinsic
+def put_places(typingctx, table, byte, first, out):
+    """Write ``first`` plus each place of a bit that is set in `byte`, as ``int32``.
+
+    Always eight numbers are written. Those after the last place say nothing.
+
+    Parameters
+    ----------
+    table : int
+        Address of `PLACES`.
+    byte, first : int
+    out : int
+        Address of eight ``int32``.
+    """
+
+    def codegen(context, builder, signature, args):
+        table, byte, first, out = args
+        small, wide = ir.VectorType(ir.IntType(8), BITS), ir.VectorType(INT32, BITS)
+        row = builder.add(table, builder.mul(byte, INT(BITS)))
+        places = builder.load(builder.inttoptr(row, small.as_pointer()), align=1)
+        undefined = ir.Constant(wide, ir.Undefined)
+        lane = builder.insert_element(undefined, builder.trunc(first, INT32), INT32(0))
+        all_lanes = builder.shuffle_vector(lane, undefined, ir.Constant(wide, [0] * BITS))
+        units = builder.add(builder.zext(places, wide), all_lanes)
+        builder.store(units, builder.inttoptr(out, wide.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), codegen
