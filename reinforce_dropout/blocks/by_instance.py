@@ -11,6 +11,7 @@ import pytensor
 import pytensor.tensor as pt
 
 from reinforce_dropout.blocks.forward import FIRST_PRODUCT
+from reinforce_dropout.blocks.list_product import ListProduct
 from reinforce_dropout.blocks.lists import GroupProduct, ListNonZeros, panel_lanes
 from reinforce_dropout.blocks.panels import in_panels
 from reinforce_dropout.blocks.sharing import expand
@@ -83,18 +84,10 @@ def forward(listed, x, rng=None, rule=sampled):
     layers = zip(network.layers, network.gates, listed.W[:-1], listed.Z, strict=True)
     for i, (layer, gate, W, Z) in enumerate(layers, start=1):
         first = FIRST_PRODUCT[type(gate.policy)](gate.policy)
-        z = first.then(_every_unit(below, Z, first.biases))
+        z = first.then(ListProduct()(*below, Z, first.biases))
         u, rng = rule(gate.family, z, rng)
         U = expand(u, x, layer.b.get_value(borrow=True).size, sharing)
         stages.append(Stage(gate, str(i), below[0] if stages else x, z, u, U))
         values, *numbers = listed.product(*below, W, layer.b, pt.neq(u, 0))
         below = [layer.activation(values), *numbers]
-    return Pass(_every_unit(below, listed.W[-1], network.output.b), stages, rng)
-
-
-def _every_unit(below, W, b):
-    """Return ``s W + b`` (m_b, n_units) from the lists of s: all units are in use."""
-    lanes, n_panels = panel_lanes(W.dtype), W.get_value(borrow=True).shape[0]
-    everything = pt.ones((below[2].shape[0], n_panels), dtype="bool")
-    values, _, _ = GroupProduct(lanes)(*below, W, b, everything)
-    return values[:, : pt.as_tensor(b).shape[0]]
+    return Pass(ListProduct()(*below, listed.W[-1], network.output.b), stages, rng)

@@ -11,6 +11,7 @@ from reference import compiled, gated_network, in_blocks, parameters
 
 from reinforce_dropout import native, systems
 from reinforce_dropout.blocks import by_instance, lists
+from reinforce_dropout.blocks.list_product import ListProduct
 from reinforce_dropout.blocks.packed import PackedProduct
 from reinforce_dropout.blocks.panels import in_panels
 from reinforce_dropout.blocks.sharing import Sharing, n_groups
@@ -108,7 +109,7 @@ def test_what_is_not_zero_is_listed(dtype):
 @pytest.mark.cpu
 def test_threads_and_company_change_no_bit():
     """An instance has the same numbers alone and among others, by one thread and by two."""
-    layer = Layer((2 * kernels._TILE + 40, 300, 320, 16), "float32")  # of several tiles
+    layer = Layer((40, 300, 320, 16), "float32")
     values, units, counts, W, b, groups = layer.operands()
     results = []
     for n in (1, 2):
@@ -117,7 +118,7 @@ def test_threads_and_company_change_no_bit():
     layer.assert_right(results[0])
     layer.assert_right(results[1])  # the units, too, as far as the lists reach
     np.testing.assert_array_equal(results[0][0], results[1][0])
-    for i in range(0, len(values), 7):
+    for i in range(len(values)):
         own = slice(i, i + 1)
         alone = kernels.group_product(values[own], units[own], counts[own], W, b, groups[own], 16)
         n = alone[2][0]
@@ -233,8 +234,9 @@ def test_what_block_sparse_prediction_takes(instances, units):
         ops = {type(v.owner.op) for v in ancestors([passed.logits]) if v.owner}
         single = instances == 1 and units == 1
         assert (UnitProduct in ops) == single
-        assert (lists.GroupProduct in ops) == (single or instances == 1 and units in (16, 32))
-        assert (PackedProduct in ops) != (lists.GroupProduct in ops)
+        assert (lists.GroupProduct in ops) == (instances == 1 and units in (16, 32))
+        assert (ListProduct in ops) == (instances == 1 and units in (1, 16, 32))
+        assert (PackedProduct in ops) != (ListProduct in ops)
 
 
 def test_what_it_does_not_suit():

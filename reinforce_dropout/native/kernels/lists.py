@@ -1,8 +1,8 @@
 """Numba kernels for the Ops of `reinforce_dropout.blocks.lists`.
 
-Threads share the instances, and take them by tiles. For a tile they take one panel of the weights
-after another, and in each the instances that use it. So a panel stays in the cache for all of them.
-Every number is summed in the order of its list, for any number of threads and of instances.
+Threads share the instances. A thread takes one panel of the weights after another, and in each the
+instances that use it. So a panel stays in the cache for all of them. Every number is summed in the
+order of its list, for any number of threads and of instances.
 """
 
 import numba
@@ -34,8 +34,6 @@ _dots, _single_dot = line_dots(of_vector=True), line_dots(of_vector=False)
 
 #: Bytes from what is listed to what is fetched meanwhile. Without it the loop waits for the memory.
 _AHEAD = 2048
-#: Instances in a tile of `group_product`: their lists stay in the second-level cache.
-_TILE = 256
 
 
 @numba.njit
@@ -89,14 +87,16 @@ def list_non_zeros(s):
 
 
 @numba.njit
-def _product_tile(start, stop, below, W, b, n_units, groups, size, users, out):
-    """Compute all panels for the instances from `start` to `stop`; `users` has room for them.
+def _product_share(part, n_parts, below, W, b, n_units, groups, size, out):
+    """Compute all panels for a part of the instances; each goes to the end of their lists.
 
     The loops have no calls with arrays, because Numba would count references to them.
     """
     (values, units, counts), (out_values, out_units, out_counts) = below, out
+    start, stop = share(part, n_parts, groups.shape[0], 1)
+    out_counts[start:stop] = 0
     lanes, itemsize, zero = W.shape[2], out_values.itemsize, out_values.dtype.type(0)
-    n_users = 0
+    users, n_users = np.empty(stop - start, np.int64), 0
     for p in range(W.shape[0]):
         first = p * lanes
         group, count = first // size, min(lanes, n_units - first)
@@ -121,18 +121,6 @@ def _product_tile(start, stop, below, W, b, n_units, groups, size, users, out):
             for j in range(lanes):
                 out_units[i, n + j] = first + j
             out_counts[i] = n + count
-
-
-@numba.njit
-def _product_share(part, n_parts, below, W, b, n_units, groups, size, out):
-    """Compute a part of the instances, by tiles; each panel goes to the end of their lists."""
-    out_values, _, out_counts = out
-    start, stop = share(part, n_parts, groups.shape[0], 1)
-    out_counts[start:stop] = 0
-    users = np.empty(_TILE, np.int64)
-    for first in range(start, stop, _TILE):
-        last = min(first + _TILE, stop)
-        _product_tile(first, last, below, W, b, n_units, groups, size, users, out)
     for i in range(start, stop):
         out_values[i, out_counts[i] :] = 0
 

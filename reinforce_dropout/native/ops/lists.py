@@ -1,4 +1,4 @@
-"""Translations to Numba of the Ops in `blocks.lists`, `list_updates` and `unit_product`."""
+"""Translations to Numba of the Ops for lists: `blocks.lists` and the modules named after it."""
 
 import numpy as np
 from pytensor.link.numba.dispatch.basic import (
@@ -8,8 +8,10 @@ from pytensor.link.numba.dispatch.basic import (
 
 from reinforce_dropout.blocks import list_updates
 from reinforce_dropout.blocks import lists as ops
+from reinforce_dropout.blocks.list_product import ListProduct
 from reinforce_dropout.blocks.unit_product import UnitProduct
 from reinforce_dropout.native.digest import VERSION
+from reinforce_dropout.native.kernels.list_product import list_product
 from reinforce_dropout.native.kernels.list_updates import group_update, unit_update
 from reinforce_dropout.native.kernels.lists import (
     group_product,
@@ -61,6 +63,21 @@ def _numba_unit_product(op, node, **kwargs):
         )
 
     return native_unit_product, VERSION
+
+
+@register_funcify_default_op_cache_key(ListProduct)
+def _numba_list_product(op, node, **kwargs):
+    @numba_njit
+    def native_list_product(values, units, counts, W, b):
+        return list_product(
+            np.ascontiguousarray(values),
+            np.ascontiguousarray(units),
+            np.ascontiguousarray(counts),
+            np.ascontiguousarray(W),
+            np.ascontiguousarray(b),
+        )
+
+    return native_list_product, VERSION
 
 
 @register_funcify_default_op_cache_key(ops.GroupProductTransposed)

@@ -1,0 +1,64 @@
+"""Numba kernel for `blocks.list_product`: all units, from the lists of single instances.
+
+Threads share the instances. Panels are summed two at a time, so the list of an instance is read
+half as often. Every number is summed in the order of its list, for any number of threads and of
+instances.
+"""
+
+import numba
+import numpy as np
+
+from reinforce_dropout.blocks import list_product as ops
+from reinforce_dropout.native.kernels.lists import check_line, check_lists
+from reinforce_dropout.native.kernels.packed import parts_for
+from reinforce_dropout.native.kernels.sharing import share
+from reinforce_dropout.native.llvm.lines import lines_of_sums
+from reinforce_dropout.native.llvm.vectors import address
+
+__all__ = ["list_product"]
+
+_check = numba.njit(ops.check)
+_sums_of_pair, _sums_of_one = lines_of_sums(2), lines_of_sums(1)
+
+
+@numba.njit
+def _product_share(part, n_parts, below, W, b, out):
+    """Compute a part of the instances; `b` and the rows of `out` have room for whole panels."""
+    values, units, counts = below
+    start, stop = share(part, n_parts, len(counts), 1)
+    panel, line, zero = W.strides[0], W.shape[2] * W.itemsize, out.dtype.type(0)
+    for p in range(0, W.shape[0], 2):
+        sums_of = address(W) + p * panel
+        biases = address(b) + p * line
+        for i in range(start, stop):
+            at = address(out) + i * out.strides[0] + p * line
+            s, below_i = address(values) + i * values.strides[0], address(units)
+            below_i += i * units.strides[0]
+            if p + 1 < W.shape[0]:
+                _sums_of_pair(at, sums_of, panel, below_i, s, counts[i], biases, zero)
+            else:
+                _sums_of_one(at, sums_of, panel, below_i, s, counts[i], biases, zero)
+
+
+@numba.njit(parallel=True)
+def _product_in_parallel(n_parts, below, W, b, out):
+    for part in numba.prange(n_parts):
+        _product_share(part, n_parts, below, W, b, out)
+
+
+@numba.njit
+def list_product(values, units, counts, W, b):
+    """``s W + b`` for every unit: (m_b, n_units)."""
+    check_lists(values, units, counts, W.shape[1])
+    check_line(W)
+    _check(W, b)
+    n_columns = W.shape[0] * W.shape[2]
+    padded = np.zeros(n_columns, b.dtype)
+    padded[: b.size] = b
+    out, below = np.empty((len(counts), n_columns), values.dtype), (values, units, counts)
+    n_parts = parts_for(counts.sum() * n_columns, len(counts))
+    if n_parts == 1:
+        _product_share(0, 1, below, W, padded, out)
+    else:
+        _product_in_parallel(n_parts, below, W, padded, out)
+    return out[:, : b.size]
