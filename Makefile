@@ -4,6 +4,7 @@
 # make report           figures/report.html: all results on one page, from the recorded runs
 # make ledger, tradeoff, systems   their sweeps, from nothing to table and figure
 # make policy-search    the same for the paper's future work, and time its steps
+# make random-search    better learning rates for the paper's network of 500 units
 # make frontier         train networks and time them: error against time
 # make play             docs/play/index.html: draw a digit, see a policy decide
 # make docs             build/docs/index.html: the course, how-tos and reference; every page is run
@@ -15,7 +16,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: reproduce reproduce-quick figures report ledger tradeoff systems policy-search frontier play docs test test-cpus test-wheel lint clean
+.PHONY: reproduce reproduce-quick figures report ledger tradeoff systems policy-search random-search frontier play docs test test-cpus test-wheel lint clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/python reproduce/run_all.py
@@ -29,7 +30,7 @@ report: $(VENV)/installed-report
 ledger tradeoff systems: $(VENV)/installed
 	$(BIN)/python reproduce/again.py $@
 
-policy-search frontier: $(VENV)/installed
+policy-search random-search frontier: $(VENV)/installed
 	$(BIN)/python reproduce/$(subst -,_,$@).py
 
 play: $(VENV)/installed-report

@@ -8,6 +8,7 @@ It writes into figures/:
 - ledger, tradeoff: one open reading at a time; units against errors for many lambda;
 - systems: the systems that the paper names, beside each other;
 - policy_search: who reaches REINFORCE's best validation error first; gradient_variance;
+- random_search: better learning rates;
 - frontier: test error against the time of a forward pass;
 - training_speed, block_speedup, block_dropout.
 
@@ -20,7 +21,17 @@ from pathlib import Path
 import benchmarks
 import block_dropout
 import common
-from evidence import frontier, ledger, policy_search, runs, systems, tradeoff, variance, verdicts
+from evidence import (
+    frontier,
+    ledger,
+    policy_search,
+    random_search,
+    runs,
+    systems,
+    tradeoff,
+    variance,
+    verdicts,
+)
 
 from reinforce_dropout.errors import RecordError
 from reinforce_dropout.results import claims, figures, files, records
@@ -30,6 +41,7 @@ EVIDENCE = {
     "tradeoff": tradeoff,
     "systems": systems,
     "policy_search": policy_search,
+    "random_search": random_search,
     "frontier": frontier,
 }
 """Modules with ``table(records)`` and ``figure(records)``, by the folder of their runs."""

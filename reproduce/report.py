@@ -53,6 +53,7 @@ SECTIONS = (
     ("tradeoff", "The trade-off between units and errors", "tradeoff.md", "tradeoff"),
     ("systems", "The systems that the paper names", "systems.md", "systems"),
     ("search", "A better policy search", "policy_search.md", "policy_search"),
+    ("rates", "Better learning rates", "random_search.md", "random_search"),
     ("variance", "The variance of the policy gradient", "gradient_variance.md", None),
     ("frontier", "Error against time", "frontier.md", "frontier"),
     ("blocks", "Block dropout: accuracy", "block_dropout.md", None),

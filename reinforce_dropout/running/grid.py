@@ -1,11 +1,14 @@
-"""The runs of a sweep: presets, a grid of settings, and seeds."""
+"""The runs of a sweep: presets, a grid of settings or a random search, and seeds."""
 
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from reinforce_dropout.errors import SweepError
 from reinforce_dropout.systems import preset
@@ -60,7 +63,58 @@ def expand(
         There is no such preset or field, a value is out of range, a field has no values, or two
         runs are equal.
     """
-    grid, settings, seeds = dict(grid or {}), dict(settings or {}), list(seeds)
+    grid = dict(grid or {})
+    points = [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
+    return _of_points(name, grid, points, seeds, settings)
+
+
+def draw(
+    name: str,
+    space: Mapping[str, Sequence[float]],
+    n_trials: int,
+    seeds: Iterable[int] = (1,),
+    settings: Mapping[str, Any] | None = None,
+) -> list[Run]:
+    """Return one run for each of some points drawn at random, and each seed: a random search.
+
+    Parameters
+    ----------
+    name, seeds, settings
+        As for `expand`.
+    space : dict from str to (float, float)
+        Bounds of each field, positive. Its logarithm is uniform between theirs. Values are rounded
+        to two digits.
+    n_trials : int
+        Number of points. The same call draws the same points.
+
+    Raises
+    ------
+    ReinforceDropoutError
+        As for `expand`, or bounds are not two positive numbers that rise.
+
+    Notes
+    -----
+    Bergstra and Bengio (2012): where few of several fields matter, random points try more values of
+    these than a grid of as many points.
+    """
+    for field, bounds in space.items():
+        numbers = all(type(bound) in (int, float) for bound in bounds)
+        if len(bounds) != 2 or not numbers or not 0 < bounds[0] < bounds[1]:
+            raise SweepError(f"the space of {field} needs two positive bounds that rise.")
+    rng = np.random.default_rng(0)
+    points = [
+        {
+            field: float(f"{math.exp(rng.uniform(math.log(low), math.log(high))):.1e}")
+            for field, (low, high) in space.items()
+        }
+        for _ in range(n_trials)
+    ]
+    return _of_points(name, space, points, seeds, settings)
+
+
+def _of_points(name, grid, points, seeds, settings):
+    """Return one run for each of the points, which choose fields of `grid`, and each seed."""
+    settings, seeds = dict(settings or {}), list(seeds)
     for field in ("name", "seed"):
         if field in grid:
             raise SweepError(f"{field} cannot be a field of the grid: name seeds with --seeds.")
@@ -72,8 +126,7 @@ def expand(
         if field in settings:
             raise SweepError(f"{field} is both set and in the grid: keep one of them.")
     runs = []
-    for point in itertools.product(*grid.values()):
-        chosen = dict(zip(grid, point, strict=True))
+    for chosen in points:
         base = preset(name).replace(**settings, **chosen)
         values = base.as_dict()
         label = "".join(f"-{field}={as_text(values[field])}" for field in chosen)
@@ -98,8 +151,10 @@ def read(path: Path, seeds: Iterable[int] | None, settings: Mapping[str, Any]) -
     """Return the runs that a TOML file lists in tables ``[[runs]]``.
 
     Each table has a ``preset``. It may have ``seeds`` (a list, or text as in "1-5"), ``set`` (a
-    table of settings), ``grid`` (a table of lists), and `Run.options`. `seeds` replace those in the
-    file unless they are None. `settings` are added to those in the file.
+    table of settings), ``grid`` (a table of lists), and `Run.options`. Instead of a grid it may
+    have a ``space`` (a table of bounds) and the number of ``trials`` of a random search, see
+    `draw`. `seeds` replace those in the file unless they are None. `settings` are added to those in
+    the file.
     """
     try:
         content = tomllib.loads(path.read_text())
@@ -115,6 +170,7 @@ def read(path: Path, seeds: Iterable[int] | None, settings: Mapping[str, Any]) -
 
 _OPTIONS = ("data", "execution")
 _TABLE = {"preset": str, "seeds": (list, str), "set": dict, "grid": dict}
+_TABLE |= {"space": dict, "trials": int}
 _TABLE |= dict.fromkeys(_OPTIONS, str)
 
 
@@ -123,17 +179,23 @@ def _of_table(table, path, seeds, settings):
     fits = isinstance(table, dict) and "preset" in table and table.keys() <= _TABLE.keys()
     if not fits or not all(isinstance(value, _TABLE[key]) for key, value in table.items()):
         raise SweepError(
-            f"each [[runs]] of {path} must have a preset, and may have seeds (a list), set and "
-            "grid (tables), data and execution (texts)."
+            f"each [[runs]] of {path} must have a preset, and may have seeds (a list), set, grid "
+            "and space (tables), trials (a whole number), data and execution (texts)."
         )
     own = table.get("seeds", [1])
     own = parse_seeds(own) if isinstance(own, str) else own
-    grid = table.get("grid", {})
-    if not all(isinstance(values, list) for values in grid.values()):
-        raise SweepError(f"each field of a grid in {path} must have a list of values.")
+    own = own if seeds is None else seeds
+    grid, space = table.get("grid", {}), table.get("space", {})
+    if not all(isinstance(values, list) for values in [*grid.values(), *space.values()]):
+        raise SweepError(f"each field of a grid or a space in {path} must have a list of values.")
+    if ("trials" in table) != bool(space) or (space and grid):
+        raise SweepError(f"a random search in {path} needs space and trials, and no grid.")
     changes = {**table.get("set", {}), **settings}
     options = {key: table[key] for key in _OPTIONS if key in table}
-    runs = expand(table["preset"], grid, own if seeds is None else seeds, changes)
+    if space:
+        runs = draw(table["preset"], space, table["trials"], own, changes)
+    else:
+        runs = expand(table["preset"], grid, own, changes)
     return [run._replace(options=options) for run in runs]
 
 

@@ -17,7 +17,7 @@ def networks(records):
 
 def error(found):
     """Return the mean test error over the seeds in per cent."""
-    return float(np.mean([100 * run.best_attributes["test_error"] for run in found]))
+    return float(np.mean(runs.test_errors(found)))
 
 
 def microseconds(found, kind):
@@ -53,7 +53,7 @@ def table(records):
         "| --- " * (5 + 2 * len(KINDS)) + "|",
     ]
     for name, group in sorted(found.items(), key=lambda item: microseconds(item[1], "batch")):
-        errors = [100 * run.best_attributes["test_error"] for run in group]
+        errors = runs.test_errors(group)
         active = [100 * summary.active(run) for run in group]
         used = ", ".join(f"{share:.1f}" for share in np.mean(active, axis=0)) + " %"
         times = "".join(
@@ -87,7 +87,7 @@ def figure(records):
         points = [(microseconds(group, kind), error(group)) for group in found.values()]
         for (name, group), (x, y) in zip(found.items(), points, strict=True):
             drawing.point(axes, x, y, f"{name}: {x:.2f} us, {y:.2f} %", **_style(group))
-            errors = [100 * run.best_attributes["test_error"] for run in group]
+            errors = runs.test_errors(group)
             axes.plot([x, x], [min(errors), max(errors)], color="0.6", linewidth=0.8, zorder=0)
         best = sorted(p for p, first in zip(points, unbeaten(points), strict=True) if first)
         axes.step(*zip(*best, strict=True), where="post", color="0.4", linewidth=1, zorder=0)

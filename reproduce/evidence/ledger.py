@@ -22,10 +22,6 @@ def rows(records):
     ]
 
 
-def _errors(records):
-    return [100 * run.best_attributes["test_error"] for run in records]
-
-
 def table(records):
     """Return the ledger in Markdown."""
     lines = [
@@ -37,7 +33,9 @@ def table(records):
     for base, change, found in rows(records):
         difference = "-"
         if change and len(found) > 1 and len(own.get(base, ())) > 1:
-            value, low, high = spread.of_difference(_errors(found), _errors(own[base]))
+            value, low, high = spread.of_difference(
+                runs.test_errors(found), runs.test_errors(own[base])
+            )
             difference = f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
         layers = 100 * np.array([summary.active(run) for run in found]).T
         active = ", ".join(summary.spread(layer, "{:.1f}") for layer in layers)
@@ -45,7 +43,7 @@ def table(records):
         lines.append(
             f"| {base} | {change or 'as the preset'} "
             f"| {', '.join(str(run.attributes['seed']) for run in found)} "
-            f"| {summary.spread(_errors(found), '{:.2f}')} % | {difference} "
+            f"| {summary.spread(runs.test_errors(found), '{:.2f}')} % | {difference} "
             f"| {summary.spread(valid, '{:.2f}')} % | {active} % "
             f"| {summary.spread([run.best_epoch for run in found], '{:.0f}')} |"
         )
@@ -60,7 +58,7 @@ def figure(records):
     shown = rows(records)
     figure, axes = drawing.new(figsize=(8, 0.9 + 0.3 * len(shown)))
     for y, (base, change, found) in enumerate(shown):
-        errors = _errors(found)
+        errors = runs.test_errors(found)
         style = {"color": "black" if not change else "#0072b2"}
         axes.plot([min(errors), max(errors)], [y, y], linewidth=1.2, **style)
         for run, error in zip(found, errors, strict=True):

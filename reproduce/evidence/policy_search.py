@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from evidence import drawing, ledger
+from evidence import drawing, ledger, runs
 from reinforce_dropout.results import summary
 
 HALF = 0.5
@@ -45,7 +45,7 @@ def median_epoch(group, goal):
 
 def step_ratio(group, plain):
     """Return the time of a training step over that of plain REINFORCE, nan if not timed."""
-    own, reference = (runs[0].attributes["timed"] for runs in (group, plain))
+    own, reference = (one[0].attributes["timed"] for one in (group, plain))
     return own["step"] / reference["step"] if own and reference else np.nan
 
 
@@ -66,12 +66,12 @@ def table(records):
             epochs = median_epoch(group, aim)
             ratio, step = epochs / reference, step_ratio(group, plain)
             quick += [change] * (bool(change) and ratio <= HALF)
-            active = [100 * summary.active(run).mean() for run in group]
+            active = runs.active_units(group)
             lines.append(
                 f"| {base} | {change or 'REINFORCE, as the preset'} "
                 f"| {', '.join(str(run.attributes['seed']) for run in group)} "
                 f"| {summary.spread([_valid(run).min() for run in group], '{:.2f}')} % "
-                f"| {summary.spread(_test(group), '{:.2f}')} % "
+                f"| {summary.spread(runs.test_errors(group), '{:.2f}')} % "
                 f"| {summary.spread(active, '{:.1f}')} % "
                 f"| {_number(epochs, '{:.0f}')} | {_number(ratio)} "
                 f"| {'-' if np.isnan(step) else f'{step:.2f}'} | {_time(ratio * step)} |"
@@ -87,10 +87,6 @@ def table(records):
         "in turns. In the figure a run that ended early keeps its last value."
     )
     return "\n".join(lines) + "\n\n" + "\n\n".join(notes) + "\n"
-
-
-def _test(group):
-    return [100 * run.best_attributes["test_error"] for run in group]
 
 
 def _number(value, form="{:.2f}"):

@@ -3,7 +3,7 @@
 import json
 
 from reinforce_dropout import preset, systems
-from reinforce_dropout.results import files, provenance, records
+from reinforce_dropout.results import files, provenance, records, summary
 from reinforce_dropout.running import grid
 from reinforce_dropout.systems.settings import as_text
 
@@ -33,6 +33,16 @@ def by_name(folder):
             run.attributes["timed"] = times.get(path.stem)
             found[path.stem] = run
     return found
+
+
+def test_errors(group):
+    """Return the test error of each run's best model in per cent."""
+    return [100 * run.best_attributes["test_error"] for run in group]
+
+
+def active_units(group):
+    """Return the active units of each run at its best epoch, mean over the layers, in per cent."""
+    return [100 * summary.active(run).mean() for run in group]
 
 
 def write_times(folder, command, times):

@@ -114,7 +114,7 @@ def table(records):
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, found in by_preset(records).items():
-        errors = [100 * run.best_attributes["test_error"] for run in found]
+        errors = runs.test_errors(found)
         counts = [multiplications(run) for run in found]
         lines.append(
             f"| {name} | {REPORTED.get(name, '-')} "

@@ -12,10 +12,12 @@ from scipy import stats
 SCRIPTS = Path(__file__).parents[2] / "reproduce"
 sys.path.append(str(SCRIPTS))  # behind the tests' own folder, which has names of its own
 
+import random_search as script  # noqa: E402
 from evidence import (  # noqa: E402
     drawing,
     ledger,
     policy_search,
+    random_search,
     runs,
     spread,
     systems,
@@ -305,3 +307,38 @@ def test_what_a_sweep_has_not_run_is_listed(tmp_path):
 def test_the_sweeps_of_the_repository_can_be_read(sweep):
     planned = runs.grid.read(sweep, None, {})
     assert len(planned) > 2 and all(run.experiment() for run in planned)
+
+
+def trial(valid, rate, seed, test=0.5, **changes):
+    """Return a run of a random search with this lowest validation error."""
+    run = make_record("policy-500", length=2, best=1, policy_learning_rate=rate, **changes)
+    run.attributes["seed"] = seed
+    run.curves["valid_error"] = np.array([0.5, valid])
+    run.best_attributes["test_error"] = test
+    return run
+
+
+def test_the_choice_is_the_trial_of_the_lowest_validation_error():
+    """The test error plays no part, nor do runs with fresh seeds."""
+    searched = [trial(0.04, 0.5, 7, test=0.01), trial(0.02, 0.2, 7), trial(0.03, 0.3, 7)]
+    fresh = [trial(0.01, 0.2, 8, test=0.02), trial(0.02, 0.01, 8, test=0.04)]
+    assert random_search.trials([*fresh, *searched]) == [searched[1], searched[2], searched[0]]
+    assert random_search.choice(random_search.trials([*fresh, *searched])) is searched[1]
+    text = random_search.table([*fresh, *searched]).splitlines()
+    assert text[2].startswith("| the preset | 8 | 2.00 % | 4.00 % |")
+    assert text[3].startswith("| policy_learning_rate=0.2 | 8 | 1.00 % | 2.00 % |")
+    assert "All 3 trials, seed 7, 1000 epochs at most." in text[5]
+    assert [line.split("|")[1:3] for line in text[9:]] == [
+        [" 0.2 ", " 2.00 % "], [" 0.3 ", " 3.00 % "], [" 0.5 ", " 4.00 % "],
+    ]  # fmt: skip
+    figure = drawing.svg(random_search.figure([*fresh, *searched]), "search")
+    assert figure.count("<title>") == 3
+
+
+def test_the_choice_and_the_preset_are_trained_again_with_fresh_seeds():
+    planned = script.fresh_runs([trial(0.04, 0.5, 7), trial(0.02, 0.2, 7)])
+    assert [run.name for run in planned] == [
+        *(f"policy-500-seed{seed}" for seed in (71, 72, 73)),
+        *(f"policy-500-policy_learning_rate=0.2-seed{seed}" for seed in (71, 72, 73)),
+    ]
+    assert {run.experiment().n_epochs for run in planned} == {1000}

@@ -21,6 +21,7 @@ SCRIPTS = Path(__file__).parents[2] / "reproduce"
 sys.path.append(str(SCRIPTS))  # behind the tests' own folder, which has names of its own
 
 import again  # noqa: E402
+import random_search  # noqa: E402
 import run_all  # noqa: E402
 
 import figures  # noqa: E402
@@ -143,18 +144,21 @@ def run(monkeypatch):
 
     def run(root, *options, script=run_all, **how):
         def sweep(runs, folder, **_):
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             outcomes = {}
             for planned in runs:
                 outcome = Outcome(*how.get(planned.preset.replace("-", "_"), ("finished",)))
                 if outcome.how == "finished":
                     chosen = {k: v for k, v in planned.settings.items() if k != "seed"}
-                    record = make_record(planned.preset, seed=planned.experiment().seed, **chosen)
+                    seed = planned.experiment().seed
+                    record = make_record(planned.preset, seed=seed, **chosen)
+                    record.attributes["seed"] = seed
                     records.write(folder / f"{planned.name}.hdf5", record)
                 outcomes[planned.name] = outcome
             return outcomes
 
-        monkeypatch.setattr(script, "sweep", sweep)
+        for module in (script, again):
+            monkeypatch.setattr(module, "sweep", sweep)
         return CliRunner().invoke(script.main, ["--root", str(root), *options])
 
     return run
@@ -200,6 +204,20 @@ def test_a_sweep_again_ends_in_its_own_table_and_figure(run, name, tmp_path):
     assert "policy-500" in result.stdout.partition("Not run yet")[2]
     result = run(tmp_path / "third", name, script=again, policy_500=("interrupted",))
     assert result.exit_code == 130 and result.stdout == ""
+
+
+def test_a_random_search_trains_its_choice_again(run, tmp_path):
+    result = run(tmp_path, "--quick", script=random_search)
+    assert result.exit_code == 0, result.output
+    (runs,) = (tmp_path / "runs").glob("quick/random_search")
+    names = [path.stem for path in runs.iterdir()]
+    assert sum(name.endswith("-seed7") for name in names) == 24
+    again = [name for name in names if not name.endswith("-seed7")]
+    assert sorted(name for name in again if "rate" not in name) == [
+        f"policy-500-seed{seed}" for seed in random_search.FRESH_SEEDS
+    ]
+    assert len(again) == 6
+    assert "| the preset | 71, 72, 73 |" in result.stdout and "All 24 trials" in result.stdout
 
 
 def test_a_run_of_all_leaves_the_recorded_figures_alone(run, recorded):

@@ -1,6 +1,8 @@
 """What a sweep's grid, seeds and TOML file mean, and what is refused."""
 
+import numpy as np
 import pytest
+import scipy.stats
 
 from reinforce_dropout.errors import ReinforceDropoutError
 from reinforce_dropout.running import grid
@@ -117,6 +119,34 @@ def test_a_file_lists_presets(tmp_path):
     ]
 
 
+def test_a_random_search_draws_logarithms_uniformly(tmp_path):
+    path = tmp_path / "search.toml"
+    path.write_text(
+        """
+        [[runs]]
+        preset = "policy-500"
+        seeds = [4, 5]
+        set = {q = 0.2}
+        space = {learning_rate = [0.001, 0.1], policy_learning_rate = [0.01, 1]}
+        trials = 100
+        """
+    )
+    runs = grid.read(path, None, {})
+    assert len(runs) == 200 and runs == grid.read(path, None, {})
+    experiments = [run.experiment() for run in runs]
+    assert [e.seed for e in experiments] == [4, 5] * 100 and {e.q for e in experiments} == {0.2}
+    first = experiments[0]
+    assert runs[0].name == (
+        f"policy-500-learning_rate={first.learning_rate}"
+        f"-policy_learning_rate={first.policy_learning_rate}-seed4"
+    )
+    logs = np.log([[e.learning_rate, e.policy_learning_rate] for e in experiments[::2]])
+    for values, low, width in zip(logs.T, np.log([0.001, 0.01]), np.log([100, 100]), strict=True):
+        assert scipy.stats.kstest(values, scipy.stats.uniform(low, width).cdf).pvalue > 0.01
+    assert abs(np.corrcoef(logs.T)[0, 1]) < 0.25
+    assert all(float(f"{v:.1e}") == v for e in experiments for v in (e.learning_rate,))
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [
@@ -132,6 +162,19 @@ def test_a_file_lists_presets(tmp_path):
         ("[[runs]]\npreset = 'policy-500'\nseeds = ['a']", "seed must be"),
         ("[[runs]]\npreset = 'policy-500'\nseeds = [[1]]", "seed must be"),
         ("[[runs]]\npreset = 'policy-500'\ngrid = {lam = 1}", "list of values"),
+        ("[[runs]]\npreset = 'policy-500'\nspace = {lam = 1}\ntrials = 2", "list of values"),
+        ("[[runs]]\npreset = 'policy-500'\nspace = {lam = [1, 2]}", "needs space and trials"),
+        ("[[runs]]\npreset = 'policy-500'\ntrials = 2", "needs space and trials"),
+        (
+            "[[runs]]\npreset = 'policy-500'\nspace = {lam = [1, 2]}\ntrials = 2\n"
+            "grid = {q = [0.1]}",
+            "no grid",
+        ),
+        ("[[runs]]\npreset = 'policy-500'\nspace = {q = [0.2, 0.1]}\ntrials = 2", "that rise"),
+        ("[[runs]]\npreset = 'policy-500'\nspace = {q = [0, 0.1]}\ntrials = 2", "positive"),
+        ("[[runs]]\npreset = 'policy-500'\nspace = {q = ['a', 'b']}\ntrials = 2", "positive"),
+        ("[[runs]]\npreset = 'policy-500'\nspace = {q = [0.1]}\ntrials = 2", "two positive"),
+        ("[[runs]]\npreset = 'policy-500'\nspace = {q = [0.1, 2]}\ntrials = 99", "q must be"),
         ("[[runs]]\npreset = 'policy-500'\n[[runs]]\npreset = 'policy-500'", "stands twice"),
     ],
 )
