@@ -93,17 +93,23 @@ def _active(run):
 
 
 def by_preset(records):
-    """Return ``{name: runs}`` in the order of the names."""
+    """Return ``{preset, changes and data: runs}`` in the order of the presets' names."""
     groups = {}
-    for run in sorted(records, key=lambda run: run.attributes["seed"]):
-        groups.setdefault(_name(run), []).append(run)
-    return groups
+    for (base, change), group in runs.grouped(records, _base).items():
+        for run in sorted(group, key=lambda run: run.attributes["seed"]):
+            data = run.attributes["data"]
+            parts = [base, change, "" if data == "mnist" else data]
+            groups.setdefault(", ".join(filter(None, parts)), []).append(run)
+    return dict(sorted(groups.items()))
 
 
-def _name(run):
-    """Return the preset's name, and the data if it is not MNIST."""
-    name, data = run.attributes["experiment"]["name"], run.attributes["data"]
-    return name if data == "mnist" else f"{name}, {data}"
+def _base(run):
+    return run.attributes["experiment"]["name"]
+
+
+def _reported(run):
+    """Return the error that the system's own paper gives; all of them are for MNIST."""
+    return REPORTED.get(_base(run), "-") if run.attributes["data"] == "mnist" else "-"
 
 
 def table(records):
@@ -117,7 +123,7 @@ def table(records):
         errors = runs.test_errors(found)
         counts = [multiplications(run) for run in found]
         lines.append(
-            f"| {name} | {REPORTED.get(name, '-')} "
+            f"| {name} | {_reported(found[0])} "
             f"| {summary.spread(errors, '{:.2f}')} % "
             f"| {', '.join(str(run.attributes['seed']) for run in found)} "
             f"| {_used(found)} "
