@@ -234,8 +234,9 @@ PRESETS = (
     # What the policy has to beat: dropout at about the same rate, which does not look at the image.
     Settings(name="uniform-block-800-800", gate="uniform", initial_rate=0.13, **_CHOSEN),
     # Masks for every instance over groups that fill a line of the cache: trained and run with
-    # `--execution block-sparse`, they are faster than the dense network. Of nine pairs of lambda and
-    # policy rate, it has the lowest validation error of 60 epochs with at most 15 % of the units.
+    # `--execution block-sparse`, they are faster than the dense network. Six pairs of lambda and
+    # policy rate were tried for 60 epochs. This one used a tenth of the units, at a validation error
+    # that is 0.11 % above the lowest.
     Settings(
         name="group-800-800",
         kl_gradient="total",
