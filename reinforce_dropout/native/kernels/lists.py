@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from reinforce_dropout.blocks import lists as ops
+from reinforce_dropout.native.kernels.non_zeros import AHEAD
 from reinforce_dropout.native.kernels.packed import COPY, parts_for
 from reinforce_dropout.native.kernels.sharing import share
 from reinforce_dropout.native.llvm.lines import line_dots, lines_of_sums
@@ -32,9 +33,6 @@ check_lists, check_whole_panels = numba.njit(ops.check_lists), numba.njit(ops.ch
 _sums = lines_of_sums(1)
 _dots, _single_dot = line_dots(of_vector=True), line_dots(of_vector=False)
 
-#: Bytes from what is listed to what is fetched meanwhile. Without it the loop waits for the memory.
-_AHEAD = 2048
-
 
 @numba.njit
 def _list_row(row, values, units):
@@ -45,11 +43,12 @@ def _list_row(row, values, units):
     """
     n, k, lanes, zero = 0, 0, VECTOR_BYTES // row.itemsize, row.dtype.type(0)
     while k + max(lanes, BITS) <= row.size:
-        prefetch(address(row) + k * row.itemsize + _AHEAD)
+        prefetch(address(row) + k * row.itemsize + AHEAD)
         bits = non_zero_bits(address(row) + k * row.itemsize, lanes, zero)
         for j in range(0, lanes, BITS):
             byte = (bits >> j) % 2**BITS
-            put_places(address(PLACES), byte, k + j, address(units) + n * units.itemsize)
+            at = address(units) + n * units.itemsize
+            put_places(address(PLACES), byte, k + j, at, units.dtype.type(0))
             n += count_bits(byte)
         k += lanes
     while k < row.size:

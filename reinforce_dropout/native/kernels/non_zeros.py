@@ -3,15 +3,18 @@
 import numba
 import numpy as np
 
+from reinforce_dropout.native.llvm.places import BITS, PLACES, put_places
 from reinforce_dropout.native.llvm.vectors import (
     VECTOR_BYTES,
     address,
     count_bits,
     lowest_bit,
     non_zero_bits,
+    prefetch,
 )
 
 __all__ = [
+    "AHEAD",
     "DENSE",
     "FEW_COLUMNS",
     "count_by_column",
@@ -28,6 +31,9 @@ _FEW_COLUMNS_OF_MANY_ROWS = 256
 _MANY_ROWS = 2000
 #: Above this density it is faster to compute everything.
 DENSE = 0.6
+#: Bytes from what is read to what is fetched meanwhile. Without it a loop over images waits for the
+#: memory.
+AHEAD = 2048
 
 
 @numba.njit
@@ -51,6 +57,7 @@ def count_non_zeros(s):
     n = 0
     for i in range(n_rows):
         for k in range(0, n_columns, lanes):
+            prefetch(address(s) + (i * n_columns + k) * s.itemsize + AHEAD)
             n += count_bits(_bits(s, i, k, n_columns))
     return n
 
@@ -76,14 +83,15 @@ def non_zeros_by_block(s, length, n_entries):
 
     Returns
     -------
-    columns : ndarray (n_entries,) int64
+    columns : ndarray (n_entries + 8,) int64
+        Eight are written at once: the last ones say nothing.
     factors : ndarray (n_entries,) of s.dtype
     firsts : ndarray (n_blocks, n_rows + 1) int64
         Block B and row i own the entries ``firsts[B, i] <= t < firsts[B, i + 1]``.
     """
     n_rows, n_columns = s.shape
     n_blocks = (n_columns + length - 1) // length
-    columns, factors = np.empty(n_entries, np.int64), np.empty(n_entries, s.dtype)
+    columns, factors = np.empty(n_entries + BITS, np.int64), np.empty(n_entries, s.dtype)
     firsts = np.empty((n_blocks, n_rows + 1), np.int64)
     lanes = VECTOR_BYTES // s.itemsize
     t = 0
@@ -91,13 +99,16 @@ def non_zeros_by_block(s, length, n_entries):
         stop = min(n_columns, (block + 1) * length)
         for i in range(n_rows):
             firsts[block, i] = t
+            start = t
             for k in range(block * length, stop, lanes):
                 bits = _bits(s, i, k, stop)
-                while bits != 0:
-                    columns[t] = k + lowest_bit(bits)
-                    factors[t] = s[i, columns[t]]
-                    bits &= bits - 1
-                    t += 1
+                for j in range(0, lanes, BITS):
+                    byte = (bits >> j) % 2**BITS
+                    at = address(columns) + t * columns.itemsize
+                    put_places(address(PLACES), byte, k + j, at, np.int64(0))
+                    t += count_bits(byte)
+            for entry in range(start, t):
+                factors[entry] = s[i, np.uint64(columns[entry])]
         firsts[block, n_rows] = t
     return columns, factors, firsts
 

@@ -19,8 +19,8 @@ for _byte in range(2**BITS):
 
 
 @intrinsic
-def put_places(typingctx, table, byte, first, out):
-    """Write ``first`` plus each place of a bit that is set in `byte`, as ``int32``.
+def put_places(typingctx, table, byte, first, out, zero):
+    """Write ``first`` plus each place of a bit that is set in `byte`.
 
     Always eight numbers are written. Those after the last place say nothing.
 
@@ -30,19 +30,24 @@ def put_places(typingctx, table, byte, first, out):
         Address of `PLACES`.
     byte, first : int
     out : int
-        Address of eight ``int32``.
+        Address of eight numbers.
+    zero : int32 or int64
+        Tells their dtype.
     """
 
     def codegen(context, builder, signature, args):
-        table, byte, first, out = args
-        small, wide = ir.VectorType(ir.IntType(8), BITS), ir.VectorType(INT32, BITS)
+        table, byte, first, out, _ = args
+        kind = ir.IntType(signature.args[-1].bitwidth)
+        small, wide = ir.VectorType(ir.IntType(8), BITS), ir.VectorType(kind, BITS)
         row = builder.add(table, builder.mul(byte, INT(BITS)))
         places = builder.load(builder.inttoptr(row, small.as_pointer()), align=1)
         undefined = ir.Constant(wide, ir.Undefined)
-        lane = builder.insert_element(undefined, builder.trunc(first, INT32), INT32(0))
-        all_lanes = builder.shuffle_vector(lane, undefined, ir.Constant(wide, [0] * BITS))
+        first = builder.trunc(first, kind) if kind.width < INT.width else first
+        lane = builder.insert_element(undefined, first, INT32(0))
+        zeros = ir.Constant(ir.VectorType(INT32, BITS), [0] * BITS)
+        all_lanes = builder.shuffle_vector(lane, undefined, zeros)
         units = builder.add(builder.zext(places, wide), all_lanes)
-        builder.store(units, builder.inttoptr(out, wide.as_pointer()), align=4)
+        builder.store(units, builder.inttoptr(out, wide.as_pointer()), align=kind.width // 8)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 4), codegen
+    return types.void(*[types.int64] * 4, zero), codegen
