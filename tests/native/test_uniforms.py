@@ -58,14 +58,14 @@ def test_numbers_and_states_are_those_of_numpys_generator(n_threads):
 def test_carries_and_turns_of_whole_words():
     """States at the ends of the range: the lower word overflows, the turn is by nothing."""
     generator = np.random.default_rng()
+    rng, draw = compile_two_draws(np.random.default_rng())
     for s in (0, 1, 2**64 - 1, 2**64, 2**128 - 1, 2**122 - 1):
         for c in (1, 2**64 - 1, 2**128 - 1):
             state = generator.bit_generator.state | {"state": {"state": s, "inc": c}}
             generator.bit_generator.state = state
-            rng, draw = compile_two_draws(np.random.default_rng())
             backends.set_generator_state(draw, rng, state)
-            first, _ = draw(2)
-            np.testing.assert_array_equal(first, generator.uniform(size=(2, 3)).astype("float32"))
+            first, _ = draw(20)  # more than run side by side
+            np.testing.assert_array_equal(first, generator.uniform(size=(20, 3)).astype("float32"))
 
 
 def test_a_state_can_be_put_back():

@@ -16,7 +16,14 @@ from numba.extending import intrinsic
 
 from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.native.kernels.sharing import share, threads_for
-from reinforce_dropout.native.llvm.vectors import INT, Vectors, address, counted_loop
+from reinforce_dropout.native.llvm import wide
+from reinforce_dropout.native.llvm.vectors import (
+    HAS_AVX512,
+    INT,
+    Vectors,
+    address,
+    counted_loop,
+)
 
 __all__ = ["fill_with_uniforms", "own_words"]
 
@@ -27,7 +34,7 @@ _A = _STATE(0x2360ED051FC65DA44385DF649FCCF645)
 _DRAW = 25
 
 #: Draws side by side, because a multiplication waits for the one before it.
-_CHAINS = 4
+_CHAINS = 2 * wide.LANES if HAS_AVX512 else 4
 
 
 def own_words(generator):
@@ -77,36 +84,73 @@ def _draw(typingctx, words, numbers, first, last, zero):
         words, numbers, first, last, _ = args
         v = Vectors(builder, signature.args[-1])
         s, c = (_load(builder, words, i) for i in range(2))
-
-        def next_one(s):
-            return builder.add(builder.mul(_A, s), c)
-
-        def draw(s, position):
-            builder.store(_uniform(v, s), v.element(numbers, v.scalar, position))
-
-        def draw_chains(step, states):
-            position = builder.add(first, builder.mul(step, INT(_CHAINS)))
-            for j, s in enumerate(states):
-                draw(s, builder.add(position, INT(j)))
-            return [builder.add(builder.mul(a_step, s), c_step) for s in states]
+        chains = (_vector_chains if HAS_AVX512 else _scalar_chains)(v, numbers, s, c, first)
+        n_steps = builder.sdiv(builder.sub(last, first), INT(_CHAINS))
+        counted_loop(builder, INT(0), n_steps, *chains)
+        done = builder.add(first, builder.mul(n_steps, INT(_CHAINS)))
 
         def draw_one(position, state):
-            draw(*state, position)
-            return [next_one(*state)]
+            (s,) = state
+            builder.store(_uniform(v, _mixed(builder, s)), v.element(numbers, v.scalar, position))
+            return [_next(builder, s, c)]
 
-        a_step, c_step = _STATE(pow(_A.constant, _CHAINS, 2**128)), c
-        for _ in range(_CHAINS - 1):
-            c_step = next_one(c_step)
-        states = [next_one(_after(builder, s, c, first))]
-        for _ in range(_CHAINS - 1):
-            states.append(next_one(states[-1]))
-        n_steps = builder.sdiv(builder.sub(last, first), INT(_CHAINS))
-        states = counted_loop(builder, INT(0), n_steps, states, draw_chains)
-        done = builder.add(first, builder.mul(n_steps, INT(_CHAINS)))
-        counted_loop(builder, done, last, states[:1], draw_one)
+        state = _next(builder, _after(builder, s, c, done), c)
+        counted_loop(builder, done, last, [state], draw_one)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 4, zero), codegen
+
+
+def _next(builder, s, c):
+    return builder.add(builder.mul(_A, s), c)
+
+
+def _leap(builder, s, c, first):
+    """Return the first `_CHAINS` states from number `first` on, and what `_CHAINS` draws add."""
+    states, added = [_next(builder, _after(builder, s, c, first), c)], c
+    for _ in range(_CHAINS - 1):
+        states.append(_next(builder, states[-1], c))
+        added = _next(builder, added, c)
+    return states, added
+
+
+_LEAP = pow(_A.constant, _CHAINS, 2**128)
+
+
+def _scalar_chains(v, numbers, s, c, first):
+    """Return the states of the chains, and ``draw(step, states) -> states``."""
+    builder = v.builder
+    states, added = _leap(builder, s, c, first)
+
+    def draw(step, states):
+        position = builder.add(first, builder.mul(step, INT(_CHAINS)))
+        for j, s in enumerate(states):
+            at = v.element(numbers, v.scalar, builder.add(position, INT(j)))
+            builder.store(_uniform(v, _mixed(builder, s)), at)
+        return [builder.add(builder.mul(_STATE(_LEAP), s), added) for s in states]
+
+    return states, draw
+
+
+def _vector_chains(v, numbers, s, c, first):
+    """Return the same as `_scalar_chains`; each vector of states is its high and its low words."""
+    builder = v.builder
+    states, added = _leap(builder, s, c, first)
+    parts = range(0, _CHAINS, wide.LANES)
+    vectors = [wide.from_numbers(builder, states[j : j + wide.LANES]) for j in parts]
+    added = wide.splat(builder, added)
+
+    def draw(step, words):
+        position, after = builder.add(first, builder.mul(step, INT(_CHAINS))), []
+        for j, high, low in zip(parts, words[::2], words[1::2], strict=True):
+            uniform = _uniform(v, wide.mixed(builder, (high, low)))
+            at = v.element(numbers, v.scalar, builder.add(position, INT(j)))
+            at = builder.bitcast(at, uniform.type.as_pointer())
+            builder.store(uniform, at, align=v.itemsize)
+            after += wide.add(builder, wide.multiply(builder, (high, low), _LEAP), added)
+        return after
+
+    return [word for vector in vectors for word in vector], draw
 
 
 @intrinsic
@@ -165,9 +209,15 @@ def _mixed(builder, s):
     return builder.or_(builder.lshr(bits, turn), builder.shl(bits, back))
 
 
-def _uniform(v, s):
-    """Return the first 53 bits of a mixed state, as a fraction."""
-    double = ir.DoubleType()
-    bits = v.builder.lshr(_mixed(v.builder, s), INT(11))
-    number = v.builder.fmul(v.builder.sitofp(bits, double), ir.Constant(double, 2.0**-53))
-    return number if v.scalar == double else v.builder.fptrunc(number, v.scalar)
+def _uniform(v, mixed):
+    """Return the first 53 bits of mixed states, one or a vector of them, as fractions."""
+    double, scalar = ir.DoubleType(), v.scalar
+    scale = ir.Constant(double, 2.0**-53)
+    eleven = INT(11)
+    if isinstance(mixed.type, ir.VectorType):
+        n = mixed.type.count
+        double, scalar = ir.VectorType(double, n), ir.VectorType(scalar, n)
+        scale = ir.Constant(double, [2.0**-53] * n)
+        eleven = ir.Constant(mixed.type, [11] * n)
+    number = v.builder.fmul(v.builder.sitofp(v.builder.lshr(mixed, eleven), double), scale)
+    return number if scalar == double else v.builder.fptrunc(number, scalar)
