@@ -91,7 +91,8 @@ def _draw(typingctx, words, numbers, first, last, zero):
 
         def draw_one(position, state):
             (s,) = state
-            builder.store(_uniform(v, _mixed(builder, s)), v.element(numbers, v.scalar, position))
+            at = v.element(numbers, v.scalar, position)
+            builder.store(_uniform(v, *_halves(builder, s)), at)
             return [_next(builder, s, c)]
 
         state = _next(builder, _after(builder, s, c, done), c)
@@ -126,7 +127,7 @@ def _scalar_chains(v, numbers, s, c, first):
         position = builder.add(first, builder.mul(step, INT(_CHAINS)))
         for j, s in enumerate(states):
             at = v.element(numbers, v.scalar, builder.add(position, INT(j)))
-            builder.store(_uniform(v, _mixed(builder, s)), at)
+            builder.store(_uniform(v, *_halves(builder, s)), at)
         return [builder.add(builder.mul(_STATE(_LEAP), s), added) for s in states]
 
     return states, draw
@@ -143,7 +144,7 @@ def _vector_chains(v, numbers, s, c, first):
     def draw(step, words):
         position, after = builder.add(first, builder.mul(step, INT(_CHAINS))), []
         for j, high, low in zip(parts, words[::2], words[1::2], strict=True):
-            uniform = _uniform(v, wide.mixed(builder, (high, low)))
+            uniform = _uniform(v, high, low)
             at = v.element(numbers, v.scalar, builder.add(position, INT(j)))
             at = builder.bitcast(at, uniform.type.as_pointer())
             builder.store(uniform, at, align=v.itemsize)
@@ -201,23 +202,25 @@ def _after(builder, s, c, n):
     return counted_loop(builder, INT(0), n_bits, [_A, c, s], body)[-1]
 
 
-def _mixed(builder, s):
+def _like(value, number):
+    """Return a constant of the type of an LLVM value, in every lane if that is a vector."""
+    lanes = [number] * value.type.count if isinstance(value.type, ir.VectorType) else number
+    return ir.Constant(value.type, lanes)
+
+
+def _mixed(builder, high, low):
     """Return 64 bits: the halves of a state combined by xor, rotated by its first 6 bits."""
-    high, low = _halves(builder, s)
-    bits, turn = builder.xor(high, low), builder.lshr(high, INT(58))
-    back = builder.and_(builder.neg(turn), INT(63))
+    bits, turn = builder.xor(high, low), builder.lshr(high, _like(high, 58))
+    back = builder.and_(builder.sub(_like(turn, 0), turn), _like(turn, 63))
     return builder.or_(builder.lshr(bits, turn), builder.shl(bits, back))
 
 
-def _uniform(v, mixed):
-    """Return the first 53 bits of mixed states, one or a vector of them, as fractions."""
-    double, scalar = ir.DoubleType(), v.scalar
-    scale = ir.Constant(double, 2.0**-53)
-    eleven = INT(11)
-    if isinstance(mixed.type, ir.VectorType):
-        n = mixed.type.count
-        double, scalar = ir.VectorType(double, n), ir.VectorType(scalar, n)
-        scale = ir.Constant(double, [2.0**-53] * n)
-        eleven = ir.Constant(mixed.type, [11] * n)
-    number = v.builder.fmul(v.builder.sitofp(v.builder.lshr(mixed, eleven), double), scale)
-    return number if scalar == double else v.builder.fptrunc(number, scalar)
+def _uniform(v, high, low):
+    """Return the first 53 bits of a mixed state as a fraction, or those of a vector of states."""
+    bits = v.builder.lshr(_mixed(v.builder, high, low), _like(high, 11))
+    double, kind = ir.DoubleType(), v.scalar
+    if isinstance(bits.type, ir.VectorType):
+        double, kind = (ir.VectorType(one, bits.type.count) for one in (double, kind))
+    number = v.builder.sitofp(bits, double)
+    number = v.builder.fmul(number, _like(number, 2.0**-53))
+    return number if kind == double else v.builder.fptrunc(number, kind)

@@ -8,7 +8,7 @@ import llvmlite.ir as ir
 
 from reinforce_dropout.native.llvm.vectors import INT, INT32
 
-__all__ = ["LANES", "add", "from_numbers", "mixed", "multiply", "splat"]
+__all__ = ["LANES", "add", "from_numbers", "multiply", "splat"]
 
 #: Numbers in a vector.
 LANES = 8
@@ -69,11 +69,3 @@ def _full_product(builder, x, y):
     for part in (cross, other, middle):
         high = builder.add(high, builder.lshr(part, half))
     return high, builder.or_(builder.shl(middle, half), builder.and_(low, mask))
-
-
-def mixed(builder, a):
-    """Return ``high ^ low``, rotated to the right by the first 6 bits of `high`."""
-    high, low = a
-    bits, turn = builder.xor(high, low), builder.lshr(high, _all(58))
-    back = builder.and_(builder.sub(_all(0), turn), _all(63))
-    return builder.or_(builder.lshr(bits, turn), builder.shl(bits, back))
