@@ -87,7 +87,8 @@ def figure(records):
                 **({"color": "black", "marker": "o", "markersize": 4} | style),
             )  # fmt: skip
         axes.set(xscale="log", yscale="log", xlabel=field, ylabel="validation error (%)")
-        drawing.log_labels(axes.xaxis, axes.yaxis)
+        axes.xaxis.set_major_formatter("{x:g}")
+        drawing.log_labels(axes.yaxis)
     labels = {"color": "#d55e00", "marker": "*", "markersize": 12, "linestyle": "none"}
     columns[0].plot([], [], label="the choice", **labels)
     figure.legend(*columns[0].get_legend_handles_labels(), loc="outside lower center")
