@@ -140,17 +140,21 @@ class BoundedPolicy(NamedTuple):
 
     def __call__(self, s):
         """Logits (m_b, n_units) for the activations `s` (m_b, n_in)."""
+        return self.bound(self.policy(s))
+
+    def bound(self, z):
+        """Logits (m_b, n_units) for those of the other policy."""
         logit = np.log(self.least) - np.log1p(-self.least)
-        return pt.constant(logit, dtype=s.dtype) + pt.softplus(self._above(s))
+        return pt.constant(logit, dtype=z.dtype) + pt.softplus(self._above(z))
 
     def kernel(self, s):
         """Return ``A -> J J^T A`` from that of the other policy, by the chain rule."""
-        kernel, slope = self.policy.kernel(s), pt.sigmoid(self._above(s))
+        kernel, slope = self.policy.kernel(s), pt.sigmoid(self._above(self.policy(s)))
         return lambda A: slope * kernel(slope * A)
 
-    def _above(self, s):
+    def _above(self, z):
         """Return z' - log r."""
-        return self.policy(s) - pt.constant(np.log(self.least), dtype=s.dtype)
+        return z - pt.constant(np.log(self.least), dtype=z.dtype)
 
 
 class LowRankPolicy(NamedTuple):

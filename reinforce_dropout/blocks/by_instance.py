@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytensor
 import pytensor.tensor as pt
 
-from reinforce_dropout.blocks.forward import FIRST_PRODUCT
+from reinforce_dropout.blocks.forward import first_product
 from reinforce_dropout.blocks.list_product import ListProduct
 from reinforce_dropout.blocks.lists import GroupProduct, ListNonZeros, panel_lanes
 from reinforce_dropout.blocks.panels import in_panels
@@ -34,7 +34,7 @@ class ListedNetwork(NamedTuple):
     W : list of shared (n_panels, n_in, lanes)
         Of the hidden layers, then of the output.
     Z : list of shared (n_panels, n_in, lanes)
-        Of each policy's first product, see `forward.FIRST_PRODUCT`.
+        Of each policy's first product, see `forward.first_product`.
     """
 
     network: Network
@@ -50,7 +50,7 @@ def suits(network, sharing):
     Instances decide for single units, or for groups that fill panels. Policies begin with products.
     """
     lanes = panel_lanes(network.output.W.dtype)
-    known = all(type(gate.policy) in FIRST_PRODUCT for gate in network.gates)
+    known = all(first_product(gate.policy) for gate in network.gates)
     return sharing.instances == 1 and (sharing.units == 1 or sharing.units % lanes == 0) and known
 
 
@@ -60,7 +60,7 @@ def listed(network, sharing):
     Later changes of the network's weights and of the policies' matrices have no effect on it.
     """
     product = UnitProduct() if sharing.units == 1 else GroupProduct(sharing.units)
-    policies = [FIRST_PRODUCT[type(gate.policy)](gate.policy) for gate in network.gates]
+    policies = [first_product(gate.policy) for gate in network.gates]
     W, Z = map(_panels, network.weights), [_panels(first.matrix) for first in policies]
     return ListedNetwork(network, sharing, product, list(W), Z)
 
@@ -83,7 +83,7 @@ def forward(listed, x, rng=None, rule=sampled):
     below, stages = ListNonZeros()(x), []
     layers = zip(network.layers, network.gates, listed.W[:-1], listed.Z, strict=True)
     for i, (layer, gate, W, Z) in enumerate(layers, start=1):
-        first = FIRST_PRODUCT[type(gate.policy)](gate.policy)
+        first = first_product(gate.policy)
         z = first.then(ListProduct()(*below, Z, first.biases))
         u, rng = rule(gate.family, z, rng)
         U = expand(u, x, layer.b.get_value(borrow=True).size, sharing)

@@ -11,7 +11,7 @@ from reinforce_dropout.alignment import aligned
 from reinforce_dropout.blocks.packed import BlockLogits, PackedProduct, PackInUse, Unpack
 from reinforce_dropout.blocks.panels import in_panels
 from reinforce_dropout.blocks.sharing import BLOCK_STATES, Sharing, expand, expand_units
-from reinforce_dropout.gates import AffinePolicy, LowRankPolicy, Stage, unchanged
+from reinforce_dropout.gates import AffinePolicy, BoundedPolicy, LowRankPolicy, Stage, unchanged
 from reinforce_dropout.network import Network, Pass, sampled
 
 
@@ -37,7 +37,7 @@ class BlockSparseNetwork(NamedTuple):
     Wt : list of shared (n_units, n_in)
         Of the hidden layers, then of the output.
     Z : list of shared (n_panels, n_in, width), or None
-        Of the policies in `FIRST_PRODUCT`, their first matrix, see `panels.in_panels`; else None.
+        Of the policies with a `first_product`, its matrix, see `panels.in_panels`; else None.
     """
 
     network: Network
@@ -72,15 +72,29 @@ def _of_low_rank(policy):
     return FirstProduct(policy.A, none, lambda sA: sA @ policy.B + policy.o)
 
 
-FIRST_PRODUCT = {AffinePolicy: _of_affine, LowRankPolicy: _of_low_rank}
-"""``first(policy) -> FirstProduct`` by the type of policies that begin with a product."""
+def _of_bounded(policy):
+    first = first_product(policy.policy)
+    return first and first._replace(then=lambda z: policy.bound(first.then(z)))
+
+
+_FIRST_PRODUCT = {
+    AffinePolicy: _of_affine,
+    BoundedPolicy: _of_bounded,
+    LowRankPolicy: _of_low_rank,
+}
+
+
+def first_product(policy):
+    """Return the `FirstProduct` of a policy, or None if it does not begin with a product."""
+    return _FIRST_PRODUCT.get(type(policy), lambda policy: None)(policy)
 
 
 def _panels(policy):
     """Return the matrix of the policy's first product in panels, if it has one, else None."""
-    if type(policy) not in FIRST_PRODUCT:
+    first = first_product(policy)
+    if first is None:
         return None
-    matrix = FIRST_PRODUCT[type(policy)](policy).matrix
+    matrix = first.matrix
     return pytensor.shared(in_panels(matrix.get_value(borrow=True)), name=matrix.name, borrow=True)
 
 
@@ -124,7 +138,7 @@ def forward(sparse, x, rng=None, rule=sampled):
 def _logits(policy, Z, packed, active, x, sharing):
     """Logits of a policy for the state of each block."""
     if Z is not None and sharing.state == "mean":
-        first = FIRST_PRODUCT[type(policy)](policy)
+        first = first_product(policy)
         logits = BlockLogits(sharing.instances)(packed, active, x.shape[0], Z, first.biases)
         return first.then(logits)
     s = Unpack(sharing.instances)(packed, active, x.shape[0])

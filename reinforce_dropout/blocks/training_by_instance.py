@@ -15,7 +15,7 @@ import pytensor.tensor as pt
 
 from reinforce_dropout import costs
 from reinforce_dropout.algorithm import Step, draws, statistics
-from reinforce_dropout.blocks.forward import FIRST_PRODUCT
+from reinforce_dropout.blocks.forward import first_product
 from reinforce_dropout.blocks.list_updates import GroupUpdate, UnitUpdate
 from reinforce_dropout.blocks.lists import GroupProduct, ListNonZeros
 from reinforce_dropout.blocks.sharing import expand, shared
@@ -80,7 +80,7 @@ def use_all(below, W, b, factor=1):
 
 def decide(gate, Z, below):
     """Return the logits of a policy, its `Use`, and what it learns: its steps and other theta."""
-    first = FIRST_PRODUCT[type(gate.policy)](gate.policy)
+    first = first_product(gate.policy)
     sZ, used = use_all(below, Z, pt.zeros_like(first.biases))
     rest = [p for p in gate.policy.theta if p is not first.matrix]
     return first.then(sZ + first.biases), used, Decided([used.step, *rest])
@@ -164,7 +164,7 @@ def training_step(network, sharing, x, y, rng, learn, shrinkage, rule=sampled):
     Step
         As `algorithm.training_step` returns it, except for rounding.
     """
-    first = [FIRST_PRODUCT[type(gate.policy)](gate.policy).matrix for gate in network.gates]
+    first = [first_product(gate.policy).matrix for gate in network.gates]
     weights, policies = StepWeights(network.weights, PANELS), StepWeights(first, PANELS)
     passed, used, decided = forward(network, sharing, weights, policies, x, rng, rule)
     nll = costs.nll(passed.logits, y)

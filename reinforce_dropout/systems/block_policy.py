@@ -181,7 +181,7 @@ def _check_groups(settings, suits):
     if not suits:
         raise ExperimentError(
             "block-sparse training with masks for every instance needs policies that begin with a "
-            "product: set gate=sigmoid-bernoulli and min_rate=0, or leave the execution dense."
+            "product: set gate=sigmoid-bernoulli, or leave the execution dense."
         )
     if settings.policy_optimizer != "sgd" or settings.natural_gradient:
         raise ExperimentError(

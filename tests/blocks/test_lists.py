@@ -16,7 +16,7 @@ from reinforce_dropout.blocks.packed import PackedProduct
 from reinforce_dropout.blocks.panels import in_panels
 from reinforce_dropout.blocks.sharing import Sharing, n_groups
 from reinforce_dropout.blocks.unit_product import UnitProduct
-from reinforce_dropout.gates import low_rank
+from reinforce_dropout.gates import BoundedPolicy, low_rank
 from reinforce_dropout.layers import ACTIVATIONS
 from reinforce_dropout.native.kernels import lists as kernels
 from reinforce_dropout.network import RULES, forward
@@ -212,6 +212,15 @@ def test_same_function_of_the_same_draws(units, rank, activation, rule):
     network = network_of(units, rank, activation)
     assert by_instance.suits(network, Sharing(1, units))
     assert_same(*both(network, units, rule))
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_policies_with_a_least_rate_skip_too(rank):
+    network = network_of(16, rank)
+    gates = [g._replace(policy=BoundedPolicy(g.policy, 0.2)) for g in network.gates]
+    network = network._replace(gates=gates)
+    assert by_instance.suits(network, Sharing(1, 16))
+    assert_same(*both(network, 16))
 
 
 @pytest.mark.parametrize("units", [16, 1])

@@ -62,6 +62,7 @@ FIELDS = {
     "less than a group": {"n_units": (5, 7), "activation": "relu"},
     "one instance": {"batch_size": 1, "baseline": "moving-average"},
     "low rank": {"policy_rank": 3},
+    "a least rate": {"min_rate": 0.1, "initial_rate": 0.4},
     "other parts": {"baseline": "per-unit", "penalty": "compute-time", "n_units": (20,)},
     "no penalties": {"l2": 0.0, "lam": 0.0},
 }  # fmt: skip
@@ -162,7 +163,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped():
         ({"units_per_block": 8}, "units_per_block a multiple of 16"),
         ({"instances_per_block": 2}, "units_per_block a multiple of 16"),
         ({"gate": "uniform"}, "set gate=sigmoid-bernoulli"),
-        ({"min_rate": 0.1}, "min_rate=0"),
+        ({"gate": "uniform", "min_rate": 0.1}, "set gate=sigmoid-bernoulli"),
         ({"policy_optimizer": "adam"}, "set policy_optimizer=sgd"),
         ({"natural_gradient": True}, "natural_gradient=false"),
         ({"optimizer": "momentum"}, "set optimizer=sgd"),
