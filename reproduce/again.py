@@ -69,6 +69,20 @@ def options_of_a_sweep(function):
     return function
 
 
+def command(action):
+    """Make a command of ``action(options)`` with these options; its help is the script's docstring.
+
+    It reports an error in a sentence; for the exit codes see `common.command`.
+    """
+
+    @click.command(help=sys.modules[action.__module__].__doc__)
+    @options_of_a_sweep
+    def main(**options):
+        end(action, options)
+
+    return main
+
+
 def end(action, options):
     """Do ``action(options)``, report an error in a sentence, and end with the exit code."""
     options = SimpleNamespace(**options, seed=common.RECORDED_SEED)

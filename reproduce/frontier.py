@@ -10,7 +10,6 @@ to reproduce/results/frontier/ to record them. The machine must do nothing else 
 import time
 
 import again
-import click
 import numba
 import numpy as np
 import pytensor
@@ -29,7 +28,8 @@ TURNS, QUICK_TURNS = 21, 3
 EXECUTIONS = ("dense", "block-sparse")
 
 
-def run(options):
+@again.command
+def main(options):
     """Train, time and draw."""
 
     def measure(folder, command):
@@ -90,13 +90,6 @@ def seconds(function, batches):
     for x in batches:
         function(x)
     return time.perf_counter() - start
-
-
-@click.command(help=__doc__)
-@again.options_of_a_sweep
-def main(**options):
-    """Train, time and draw."""
-    again.end(run, options)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ The machine must do nothing else while it times.
 import time
 
 import again
-import click
 import numba
 import numpy as np
 from evidence import runs
@@ -23,7 +22,8 @@ from reinforce_dropout.systems.learner import make_learner
 N_STEPS, TURNS, QUICK_TURNS = 100, 15, 2
 
 
-def run(options):
+@again.command
+def main(options):
     """Train, time and draw."""
 
     def measure(folder, command):
@@ -69,13 +69,6 @@ def turn_of(experiment, data, backend="numba"):
         return time.perf_counter() - start
 
     return turn
-
-
-@click.command(help=__doc__)
-@again.options_of_a_sweep
-def main(**options):
-    """Train, time and draw."""
-    again.end(run, options)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ to record them.
 """
 
 import again
-import click
 import common
 from evidence import random_search, runs
 
@@ -17,7 +16,8 @@ from reinforce_dropout.running.sweep import sweep
 FRESH_SEEDS = range(71, 74)
 
 
-def run(options):
+@again.command
+def main(options):
     """Train the trials, then the choice and the preset, and draw."""
 
     def train_again(folder, command):
@@ -41,13 +41,6 @@ def fresh_runs(trials):
         *grid.expand(preset, None, FRESH_SEEDS, length),
         *grid.expand(preset, chosen, FRESH_SEEDS, length),
     ]
-
-
-@click.command(help=__doc__)
-@again.options_of_a_sweep
-def main(**options):
-    """Train and draw."""
-    again.end(run, options)
 
 
 if __name__ == "__main__":

@@ -90,13 +90,16 @@ def draw(
     Raises
     ------
     ReinforceDropoutError
-        As for `expand`, or bounds are not two positive numbers that rise.
+        As for `expand`, or bounds are not two positive numbers that rise,
+        or there are no trials.
 
     Notes
     -----
     Bergstra and Bengio (2012): where few of several fields matter, random points try more values of
     these than a grid of as many points.
     """
+    if n_trials < 1:
+        raise SweepError(f"{n_trials} trials are no random search: ask for 1 or more.")
     for field, bounds in space.items():
         numbers = all(type(bound) in (int, float) for bound in bounds)
         if len(bounds) != 2 or not numbers or not 0 < bounds[0] < bounds[1]:

@@ -11,7 +11,7 @@ KINDS = {"batch": "1024 images at once", "single": "one image"}
 def networks(records):
     """Return ``{name: runs}`` of the runs whose best models have been timed."""
     timed = [run for run in records if run.attributes["timed"]]
-    groups = runs.grouped(timed, lambda run: run.attributes["experiment"]["name"])
+    groups = runs.grouped(timed, runs.preset_of)
     return {f"{base}, {change}" if change else base: g for (base, change), g in groups.items()}
 
 

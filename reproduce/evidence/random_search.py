@@ -28,13 +28,13 @@ def again(records):
     """Return ``{text of the changes: runs}`` of the runs with fresh seeds, the preset's first."""
     searched = {id(run) for run in trials(records)}
     rest = [run for run in records if id(run) not in searched]
-    groups = runs.grouped(rest, lambda run: run.attributes["experiment"]["name"])
+    groups = runs.grouped(rest, runs.preset_of)
     return {change: group for (_, change), group in sorted(groups.items())}
 
 
 def fields_of(trials):
     """Return the names of the fields in which trials differ from their preset."""
-    changes = [runs.changes(run, run.attributes["experiment"]["name"]) for run in trials]
+    changes = [runs.changes(run, runs.preset_of(run)) for run in trials]
     return list(dict.fromkeys(field for found in changes for field in found))
 
 

@@ -35,6 +35,11 @@ def by_name(folder):
     return found
 
 
+def preset_of(run):
+    """Return the name of a run's preset."""
+    return run.attributes["experiment"]["name"]
+
+
 def test_errors(group):
     """Return the test error of each run's best model in per cent."""
     return [100 * run.best_attributes["test_error"] for run in group]

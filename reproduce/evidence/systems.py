@@ -95,7 +95,7 @@ def _active(run):
 def by_preset(records):
     """Return ``{preset, changes and data: runs}`` in the order of the presets' names."""
     groups = {}
-    for (base, change), group in runs.grouped(records, _base).items():
+    for (base, change), group in runs.grouped(records, runs.preset_of).items():
         for run in sorted(group, key=lambda run: run.attributes["seed"]):
             data = run.attributes["data"]
             parts = [base, change, "" if data == "mnist" else data]
@@ -103,13 +103,9 @@ def by_preset(records):
     return dict(sorted(groups.items()))
 
 
-def _base(run):
-    return run.attributes["experiment"]["name"]
-
-
 def _reported(run):
     """Return the error that the system's own paper gives; all of them are for MNIST."""
-    return REPORTED.get(_base(run), "-") if run.attributes["data"] == "mnist" else "-"
+    return REPORTED.get(runs.preset_of(run), "-") if run.attributes["data"] == "mnist" else "-"
 
 
 def table(records):

@@ -165,6 +165,7 @@ def test_a_random_search_draws_logarithms_uniformly(tmp_path):
         ("[[runs]]\npreset = 'policy-500'\nspace = {lam = 1}\ntrials = 2", "list of values"),
         ("[[runs]]\npreset = 'policy-500'\nspace = {lam = [1, 2]}", "needs space and trials"),
         ("[[runs]]\npreset = 'policy-500'\ntrials = 2", "needs space and trials"),
+        ("[[runs]]\npreset = 'policy-500'\nspace = {lam = [1, 2]}\ntrials = 0", "1 or more"),
         (
             "[[runs]]\npreset = 'policy-500'\nspace = {lam = [1, 2]}\ntrials = 2\n"
             "grid = {q = [0.1]}",

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from reinforce_dropout.blocks import list_product as ops
-from reinforce_dropout.native.kernels.lists import check_line, check_lists
+from reinforce_dropout.native.kernels.lists import check_line, check_lists, for_whole_panels
 from reinforce_dropout.native.kernels.packed import parts_for
 from reinforce_dropout.native.kernels.sharing import share
 from reinforce_dropout.native.llvm.lines import lines_of_sums
@@ -52,11 +52,9 @@ def list_product(values, units, counts, W, b):
     check_lists(values, units, counts, W.shape[1])
     check_line(W)
     _check(W, b)
-    n_columns = W.shape[0] * W.shape[2]
-    padded = np.zeros(n_columns, b.dtype)
-    padded[: b.size] = b
-    out, below = np.empty((len(counts), n_columns), values.dtype), (values, units, counts)
-    n_parts = parts_for(counts.sum() * n_columns, len(counts))
+    padded, below = for_whole_panels(b, W), (values, units, counts)
+    out = np.empty((len(counts), padded.size), values.dtype)
+    n_parts = parts_for(counts.sum() * padded.size, len(counts))
     if n_parts == 1:
         _product_share(0, 1, below, W, padded, out)
     else:

@@ -9,22 +9,16 @@ import numba
 import numpy as np
 
 from reinforce_dropout.blocks import lists as ops
-from reinforce_dropout.native.kernels.non_zeros import AHEAD
+from reinforce_dropout.native.kernels.non_zeros import AHEAD, put_bits
 from reinforce_dropout.native.kernels.packed import COPY, parts_for
 from reinforce_dropout.native.kernels.sharing import share
 from reinforce_dropout.native.llvm.lines import line_dots, lines_of_sums
-from reinforce_dropout.native.llvm.places import BITS, PLACES, put_places
-from reinforce_dropout.native.llvm.vectors import (
-    VECTOR_BYTES,
-    address,
-    count_bits,
-    non_zero_bits,
-    prefetch,
-)
+from reinforce_dropout.native.llvm.places import BITS
+from reinforce_dropout.native.llvm.vectors import VECTOR_BYTES, address, non_zero_bits, prefetch
 
 __all__ = [
-    "capacity", "check_line", "check_lists", "check_whole_panels", "group_product",
-    "group_product_transposed", "list_non_zeros",
+    "capacity", "check_line", "check_lists", "check_whole_panels", "for_whole_panels",
+    "group_product", "group_product_transposed", "list_non_zeros",
 ]  # fmt: skip
 
 _check, capacity = numba.njit(ops.check), numba.njit(ops.capacity)
@@ -32,6 +26,14 @@ check_line = numba.njit(ops.check_line)
 check_lists, check_whole_panels = numba.njit(ops.check_lists), numba.njit(ops.check_whole_panels)
 _sums = lines_of_sums(1)
 _dots, _single_dot = line_dots(of_vector=True), line_dots(of_vector=False)
+
+
+@numba.njit
+def for_whole_panels(b, W):
+    """Return the biases with zeros after them, one for each column of the panels W."""
+    padded = np.zeros(W.shape[0] * W.shape[2], b.dtype)
+    padded[: b.size] = b
+    return padded
 
 
 @numba.njit
@@ -45,11 +47,7 @@ def _list_row(row, values, units):
     while k + max(lanes, BITS) <= row.size:
         prefetch(address(row) + k * row.itemsize + AHEAD)
         bits = non_zero_bits(address(row) + k * row.itemsize, lanes, zero)
-        for j in range(0, lanes, BITS):
-            byte = (bits >> j) % 2**BITS
-            at = address(units) + n * units.itemsize
-            put_places(address(PLACES), byte, k + j, at, units.dtype.type(0))
-            n += count_bits(byte)
+        n = put_bits(bits, lanes, k, address(units), n, units.itemsize, units.dtype.type(0))
         k += lanes
     while k < row.size:
         units[n] = k
@@ -142,9 +140,7 @@ def group_product(values, units, counts, W, b, groups, size):
         np.empty((len(groups), room), np.int32),
         np.empty(len(groups), np.int64),
     )
-    padded = np.zeros(W.shape[0] * W.shape[2], b.dtype)
-    padded[: b.size] = b
-    below = values, units, counts
+    padded, below = for_whole_panels(b, W), (values, units, counts)
     n_parts = parts_for(counts.sum() * room, len(groups))
     if n_parts == 1:
         _product_share(0, 1, below, W, padded, b.size, groups, size, out)

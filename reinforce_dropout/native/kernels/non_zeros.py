@@ -22,6 +22,7 @@ __all__ = [
     "list_may_pay",
     "non_zeros_by_block",
     "non_zeros_by_column",
+    "put_bits",
 ]
 
 #: For products with fewer columns, a list costs more than it saves.
@@ -47,6 +48,27 @@ def list_may_pay(n_rows, n_columns):
 def _bits(s, i, k, stop):
     """Bits of one vector of row i of s: which entries from column k to `stop` are not 0."""
     return non_zero_bits(address(s) + (i * s.shape[1] + k) * s.itemsize, stop - k, s.dtype.type(0))
+
+
+@numba.njit
+def put_bits(bits, n_bits, first, numbers, n, itemsize, zero):
+    """Append to n numbers `first` plus the place of each bit that is set; return the new n.
+
+    Parameters
+    ----------
+    bits, n_bits : int
+    first : int
+    numbers : int
+        Address of number 0. Behind the last one appended, up to eight more are written.
+    n, itemsize : int
+    zero : int32 or int64
+        Tells the dtype of the numbers.
+    """
+    for j in range(0, n_bits, BITS):
+        byte = (bits >> j) % 2**BITS
+        put_places(address(PLACES), byte, first + j, numbers + n * itemsize, zero)
+        n += count_bits(byte)
+    return n
 
 
 @numba.njit
@@ -102,11 +124,7 @@ def non_zeros_by_block(s, length, n_entries):
             start = t
             for k in range(block * length, stop, lanes):
                 bits = _bits(s, i, k, stop)
-                for j in range(0, lanes, BITS):
-                    byte = (bits >> j) % 2**BITS
-                    at = address(columns) + t * columns.itemsize
-                    put_places(address(PLACES), byte, k + j, at, np.int64(0))
-                    t += count_bits(byte)
+                t = put_bits(bits, lanes, k, address(columns), t, columns.itemsize, np.int64(0))
             for entry in range(start, t):
                 factors[entry] = s[i, np.uint64(columns[entry])]
         firsts[block, n_rows] = t

@@ -10,10 +10,16 @@ import numba
 import numpy as np
 
 from reinforce_dropout.blocks import unit_product as ops
-from reinforce_dropout.native.kernels.lists import capacity, check_line, check_lists
+from reinforce_dropout.native.kernels.lists import (
+    capacity,
+    check_line,
+    check_lists,
+    for_whole_panels,
+)
 from reinforce_dropout.native.kernels.packed import parts_for
 from reinforce_dropout.native.kernels.sharing import share
-from reinforce_dropout.native.llvm.lines import flag_bits, lines_of_sums
+from reinforce_dropout.native.llvm.lines import lines_of_sums
+from reinforce_dropout.native.llvm.places import BITS, flag_bits
 from reinforce_dropout.native.llvm.vectors import address, lowest_bit
 
 __all__ = ["unit_product"]
@@ -29,9 +35,9 @@ _TILE = 128
 def _bits(mask, i, first, count):
     """Return an integer whose bit j says that instance i uses the unit ``first + j``."""
     bits, j, at = 0, 0, address(mask) + i * mask.strides[0] + first
-    while j + 8 <= count:
+    while j + BITS <= count:
         bits |= flag_bits(at + j) << j
-        j += 8
+        j += BITS
     while j < count:
         bits |= np.int64(mask[i, first + j]) << j
         j += 1
@@ -100,9 +106,7 @@ def unit_product(values, units, counts, W, b, mask):
         np.empty((len(mask), room), np.int32),
         np.empty(len(mask), np.int64),
     )
-    padded = np.zeros(W.shape[0] * W.shape[2], b.dtype)
-    padded[: b.size] = b
-    below = values, units, counts
+    padded, below = for_whole_panels(b, W), (values, units, counts)
     n_parts = parts_for(counts.sum() * W.shape[0] * W.shape[2], len(mask))
     if n_parts == 1:
         _product_share(0, 1, below, W, padded, mask, out)

@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.native.llvm.vectors import INT, INT32, VECTOR_BYTES, Vectors, counted_loop
 
-__all__ = ["add_to_lines", "flag_bits", "line_dots", "lines_of_sums"]
+__all__ = ["add_to_lines", "line_dots", "lines_of_sums"]
 
 #: Sums that run side by side, because an addition waits for the one before it.
 _CHAINS = 4
@@ -116,19 +116,6 @@ def add_to_lines(typingctx, panel, units, values, n, g, zero):
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 5, zero), codegen
-
-
-@intrinsic
-def flag_bits(typingctx, at):
-    """Return an integer whose bit j says that flag j of the eight at an address is set."""
-
-    def codegen(context, builder, signature, args):
-        flags = ir.VectorType(ir.IntType(8), 8)
-        found = builder.load(builder.inttoptr(args[0], flags.as_pointer()), align=1)
-        bits = builder.icmp_unsigned("!=", found, ir.Constant(flags, [0] * 8))
-        return builder.zext(builder.bitcast(bits, ir.IntType(8)), INT)
-
-    return types.int64(types.int64), codegen
 
 
 def line_dots(of_vector):

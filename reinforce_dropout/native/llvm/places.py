@@ -1,4 +1,4 @@
-"""Write the places of the bits that are set in a byte, without a loop and without a branch."""
+"""Bytes of bits from flags, and lists of the bits that are set, without loops and branches."""
 
 import llvmlite.ir as ir
 import numpy as np
@@ -7,7 +7,7 @@ from numba.extending import intrinsic
 
 from reinforce_dropout.native.llvm.vectors import INT, INT32
 
-__all__ = ["BITS", "PLACES", "put_places"]
+__all__ = ["BITS", "PLACES", "flag_bits", "put_places"]
 
 #: Bits in a byte.
 BITS = 8
@@ -16,6 +16,19 @@ PLACES = np.zeros((2**BITS, BITS), np.uint8)
 for _byte in range(2**BITS):
     _places = np.flatnonzero(_byte >> np.arange(BITS) & 1)
     PLACES[_byte, : _places.size] = _places
+
+
+@intrinsic
+def flag_bits(typingctx, at):
+    """Return an integer whose bit j says that flag j of the eight at an address is set."""
+
+    def codegen(context, builder, signature, args):
+        flags = ir.VectorType(ir.IntType(8), BITS)
+        found = builder.load(builder.inttoptr(args[0], flags.as_pointer()), align=1)
+        bits = builder.icmp_unsigned("!=", found, ir.Constant(flags, [0] * BITS))
+        return builder.zext(builder.bitcast(bits, ir.IntType(BITS)), INT)
+
+    return types.int64(types.int64), codegen
 
 
 @intrinsic
