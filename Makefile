@@ -27,10 +27,10 @@ reproduce-quick: $(VENV)/installed
 report: $(VENV)/installed-report
 	$(BIN)/python reproduce/report.py
 
-ledger tradeoff systems: $(VENV)/installed
+ledger tradeoff: $(VENV)/installed
 	$(BIN)/python reproduce/again.py $@
 
-policy-search random-search frontier: $(VENV)/installed
+systems policy-search random-search frontier: $(VENV)/installed
 	$(BIN)/python reproduce/$(subst -,_,$@).py
 
 play: $(VENV)/installed-report

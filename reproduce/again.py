@@ -15,7 +15,7 @@ import figures as drawn
 from reinforce_dropout.running import grid
 from reinforce_dropout.running.sweep import sweep
 
-SWEEPS = ("ledger", "tradeoff", "systems")
+SWEEPS = ("ledger", "tradeoff")
 
 
 def run(name, options, script="again.py", curves_only=True, measure=lambda folder, command: None):

@@ -36,7 +36,7 @@ def main(options):
         images = datasets.load(options.data).test.images
         numba.set_num_threads(1)
         times = microseconds(folder, images, QUICK_TURNS if options.quick else TURNS)
-        runs.write_times(folder, command, times)
+        runs.write_measured(folder, "times", command, times, n_threads=1)
 
     again.run("frontier", options, "frontier.py", curves_only=False, measure=measure)
 

@@ -30,7 +30,7 @@ def main(options):
         data = datasets.load(options.data)
         numba.set_num_threads(1)
         times = step_times(runs.by_name(folder), data, QUICK_TURNS if options.quick else TURNS)
-        runs.write_times(folder, command, times)
+        runs.write_measured(folder, "times", command, times, n_threads=1)
 
     again.run("policy_search", options, "policy_search.py", measure=measure)
 

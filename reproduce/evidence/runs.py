@@ -7,11 +7,15 @@ from reinforce_dropout.results import files, provenance, records, summary
 from reinforce_dropout.running import grid
 from reinforce_dropout.systems.settings import as_text
 
-_NO_CHOICE = ("name", "system", "seed", "n_epochs")
+_NO_CHOICE = ("name", "system", "seed", "n_epochs", "cnn")
+"""Fields by which runs are not told apart. ``cnn`` is a path with the seed, see `dasnet`."""
 
 
-TIMES = "times.json"
-"""File beside the records, with what `frontier.py` or `policy_search.py` has timed."""
+MEASURED = {"timed": "times", "paired": "paired"}
+"""Attributes of a record that come from files beside it, and the files' names without .json.
+
+Such a file has the command and the versions, and a dict of values by name under its own name.
+"""
 
 
 def read(folder):
@@ -22,17 +26,21 @@ def read(folder):
 def by_name(folder):
     """Return ``{name of the file: record}`` of the finished records of a folder.
 
-    If something of a run has been timed, the attribute ``timed`` of its record holds the times.
+    The attributes `MEASURED` of a record are None where nothing of it has been measured.
     """
-    path = folder / TIMES
-    times = json.loads(path.read_text())["times"] if path.exists() else {}
+    measured = {attribute: _measured(folder, name) for attribute, name in MEASURED.items()}
     found = {}
     for path in sorted(folder.glob("*.hdf5")):
         run = records.read(path)
         if run.attributes["status"] == "finished":
-            run.attributes["timed"] = times.get(path.stem)
+            run.attributes |= {key: values.get(path.stem) for key, values in measured.items()}
             found[path.stem] = run
     return found
+
+
+def _measured(folder, name):
+    path = folder / f"{name}.json"
+    return json.loads(path.read_text())[name] if path.exists() else {}
 
 
 def preset_of(run):
@@ -50,10 +58,10 @@ def active_units(group):
     return [100 * summary.active(run).mean() for run in group]
 
 
-def write_times(folder, command, times):
-    """Write the `TIMES` of a folder, taken on one thread; `times` is a dict by name."""
-    facts = provenance.collect(command) | {"n_threads": 1, "times": times}
-    files.write_whole(folder / TIMES, json.dumps(facts, indent=1).encode())
+def write_measured(folder, name, command, values, **facts):
+    """Write a file of `MEASURED`, with values by the name of the run, and further facts."""
+    facts = provenance.collect(command) | facts | {name: values}
+    files.write_whole(folder / f"{name}.json", json.dumps(facts, indent=1).encode())
 
 
 def not_run(folder, sweep):

@@ -25,7 +25,8 @@ REPORTED = {
 }
 """Test errors as the systems' own papers give them."""
 
-N_PIXELS, N_CLASSES = 784, 10
+SIDE, N_CLASSES = 28, 10
+N_PIXELS = SIDE**2
 
 
 def _layers(fields):
@@ -64,6 +65,30 @@ def _routed(fields, active):
     return network, sum(a * fields["n_mappings"] for a, _ in _layers(fields)[:-1])
 
 
+def _convolutions(fields):
+    """Return the multiplications of each convolution, and the pixels that are left of the last."""
+    side, below, counts = SIDE, 1, []
+    for maps in fields["n_units"]:
+        side -= fields["kernel_size"] - 1
+        counts.append(side**2 * fields["kernel_size"] ** 2 * below * maps)
+        side, below = side // 2, maps
+    return counts, side**2 * below
+
+
+def _convolved(fields, active):
+    counts, left = _convolutions(fields)
+    return sum(counts) + left * N_CLASSES, 0
+
+
+def _steered(fields, active):
+    """Count convolutions once. A pass sums the maps below by their gates, and weighs its own."""
+    counts, left = _convolutions(fields)
+    patch, gates = fields["kernel_size"] ** 2, sum(fields["n_units"])
+    a_pass = counts[-1] // patch + left + left * N_CLASSES
+    policy = gates * (gates + N_CLASSES)
+    return sum(counts) + fields["n_passes"] * a_pass, (fields["n_passes"] - 1) * policy
+
+
 COUNTS = {
     "plain": _dense,
     "dropout": _dense,
@@ -73,6 +98,8 @@ COUNTS = {
     "condnet": _gated(lambda fields: fields["units_per_group"]),
     "stochastic_neurons": _stochastic,
     "dsnn": _routed,
+    "cnn": _convolved,
+    "dasnet": _steered,
 }
 """``count(fields, active) -> (network, policies)``: multiplications an image at test time."""
 
@@ -132,12 +159,26 @@ def table(records):
         "use all units at test time. Multiplications are those that an image needs at test time "
         "if dropped units are skipped. Seconds an epoch depend on what else the machine did."
     )
-    return "\n".join(lines) + f"\n\n{note}\n"
+    return "\n".join(lines) + f"\n\n{note}\n{_paired(records)}"
+
+
+def _paired(records):
+    """Return a sentence for each run that was compared with a frozen network on the same images."""
+    return "".join(
+        f"\n{runs.preset_of(run)}, seed {run.attributes['seed']}, and its frozen network: "
+        f"{pair['only']} of the test images are wrong with it alone, {pair['only_other']} without "
+        f"it alone (McNemar's exact test: p = {pair['p']:.2g}).\n"
+        for run in records
+        if (pair := run.attributes.get("paired"))
+    )
 
 
 def _used(found):
     """Return the share of the units that are in use at test time, by layer."""
-    if COUNTS.get(found[0].attributes["experiment"]["system"]) is _dense:
+    fields = found[0].attributes["experiment"]
+    if fields.get("n_mappings", 1) > 1:
+        return f"1 of {fields['n_mappings']} mappings"
+    if COUNTS.get(fields["system"]) is _dense or not len(summary.active(found[0])):
         return "all"
     layers = 100 * np.array([_active(run) for run in found]).T
     return ", ".join(summary.spread(layer, "{:.1f}") for layer in layers) + " %"

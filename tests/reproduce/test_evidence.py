@@ -234,6 +234,21 @@ def test_multiplications_are_those_of_units_in_use():
             used("straight-through-2000", 0.1, n_units=(50,), gater_units=7),
             (784 * 5 + 5 * 10, 784 * 7 + 7 * 50),
         ),
+        # Images of 28, 24, 12, 8 and 4 rows; two passes with one decision between them.
+        (
+            make_record("dasnet-cnn", n_units=(2, 3)),
+            (24**2 * 25 * 2 + 8**2 * 25 * 2 * 3 + 4**2 * 3 * 10, 0),
+        ),
+        (
+            make_record("dasnet", n_units=(2, 3), n_passes=2),
+            (
+                24**2 * 25 * 2
+                + 8**2 * 25 * 2 * 3
+                + 2 * (8**2 * 2 * 3 + 4**2 * 3 + 4**2 * 3 * 10),
+                5 * 15,
+            ),
+        ),
+        (make_record("dsnn-mnist", n_units=(4, 5), n_mappings=3), (784 * 4 + 20 + 50, 784 * 3 + 12)),
     ]
     for run, expected in cases:
         np.testing.assert_allclose(systems.multiplications(run), np.divide(expected, 1000))
@@ -245,6 +260,11 @@ def test_systems_have_a_row_each_and_a_point_for_each_run():
     text = systems.table(made)
     assert "| baseline-500 | 1.7 % | 1.80 ± 0.14 % | 1, 2 | all | 397 + 0 |" in text
     assert "| condnet-256, mnist-inverted | - |" in text
+    steered = make_record("dasnet", cnn="runs/dasnet-cnn-seed{seed}.hdf5")
+    steered.attributes["paired"] = {"only": 3, "only_other": 9, "p": 0.146}
+    text = systems.table([steered, make_record("dsnn-mnist", n_mappings=3)])
+    assert "| dasnet | - |" in text and "| 1 of 3 mappings |" in text
+    assert "3 of the test images are wrong with it alone, 9 without it alone" in text
     assert drawing.svg(systems.figure(made), "systems").count("<title>") == 3
 
 

@@ -67,7 +67,7 @@ def test_table_and_figure_of_the_frontier(tmp_path):
         records.write(tmp_path / f"{name}.hdf5", run)
         times[name] = {"batch": time, "single": 10 * time, "execution_batch": "dense",
                        "execution_single": "block-sparse"}  # fmt: skip
-    (tmp_path / runs.TIMES).write_text(json.dumps({"times": times}))
+    (tmp_path / "times.json").write_text(json.dumps({"times": times}))
     records.write(tmp_path / "untimed-seed1.hdf5", make_record("baseline-500", n_units=(9,)))
     found = runs.read(tmp_path)
     text = frontier.table(found)

@@ -23,6 +23,7 @@ sys.path.append(str(SCRIPTS))  # behind the tests' own folder, which has names o
 import again  # noqa: E402
 import random_search  # noqa: E402
 import run_all  # noqa: E402
+import systems as systems_script  # noqa: E402
 
 import figures  # noqa: E402
 
@@ -218,6 +219,26 @@ def test_a_random_search_trains_its_choice_again(run, tmp_path):
     ]
     assert len(again) == 6
     assert "| the preset | 71, 72, 73 |" in result.stdout and "All 24 trials" in result.stdout
+
+
+def test_dasnet_is_compared_with_the_network_that_it_steers(run, monkeypatch, tmp_path):
+    """Its sweep comes last, and each seed has a network of its own."""
+
+    def compare(path, other, test):
+        steered, frozen = (records.read(p).attributes for p in (path, other))
+        named = steered["experiment"]["cnn"].replace("{seed}", str(steered["seed"]))
+        assert named == str(other) and frozen["experiment"]["system"] == "cnn"
+        assert len(test.images) == 10_000
+        return {"only": steered["seed"], "only_other": 2, "p": 0.5}
+
+    monkeypatch.setattr(systems_script, "compare", compare)
+    result = run(tmp_path, "--quick", script=systems_script)
+    assert result.exit_code == 0, result.output
+    assert "Not run yet" not in result.stdout
+    for seed in systems_script.SEEDS:
+        assert f"dasnet, seed {seed}, and its frozen network: {seed} of the test" in result.stdout
+    result = run(tmp_path / "other", script=systems_script, dasnet=("failed", "no: mend it."))
+    assert result.exit_code == 1 and "dasnet-seed21: no: mend it." in result.stderr
 
 
 def test_a_run_of_all_leaves_the_recorded_figures_alone(run, recorded):
