@@ -10,7 +10,6 @@ to reproduce/results/frontier/ to record them. The machine must do nothing else 
 import time
 
 import again
-import numba
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from reinforce_dropout import backends
 from reinforce_dropout.errors import ExperimentError
 from reinforce_dropout.results import records
-from reinforce_dropout.running import datasets
+from reinforce_dropout.running import datasets, threads
 from reinforce_dropout.running.evaluation import decisive_rule, load_model
 
 BATCH, N_SINGLE = 1024, 200
@@ -34,8 +33,8 @@ def main(options):
 
     def measure(folder, command):
         images = datasets.load(options.data).test.images
-        numba.set_num_threads(1)
-        times = microseconds(folder, images, QUICK_TURNS if options.quick else TURNS)
+        with threads.limited(1):
+            times = microseconds(folder, images, QUICK_TURNS if options.quick else TURNS)
         runs.write_measured(folder, "times", command, times, n_threads=1)
 
     again.run("frontier", options, "frontier.py", curves_only=False, measure=measure)

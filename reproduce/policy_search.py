@@ -10,13 +10,12 @@ The machine must do nothing else while it times.
 import time
 
 import again
-import numba
 import numpy as np
 from evidence import runs
 from tqdm import tqdm
 
 from reinforce_dropout import backends, systems
-from reinforce_dropout.running import datasets
+from reinforce_dropout.running import datasets, threads
 from reinforce_dropout.systems.learner import make_learner
 
 N_STEPS, TURNS, QUICK_TURNS = 100, 15, 2
@@ -28,8 +27,8 @@ def main(options):
 
     def measure(folder, command):
         data = datasets.load(options.data)
-        numba.set_num_threads(1)
-        times = step_times(runs.by_name(folder), data, QUICK_TURNS if options.quick else TURNS)
+        with threads.limited(1):
+            times = step_times(runs.by_name(folder), data, QUICK_TURNS if options.quick else TURNS)
         runs.write_measured(folder, "times", command, times, n_threads=1)
 
     again.run("policy_search", options, "policy_search.py", measure=measure)

@@ -24,9 +24,7 @@ def main(options):
 
     def steer(folder, command):
         for planned in steered_and_frozen(folder, options.quick):
-            outcomes = sweep(
-                planned, folder, jobs=options.jobs, data=options.data, command=command
-            )
+            outcomes = sweep(planned, folder, jobs=options.jobs, data=options.data, command=command)
             common.stop_if_interrupted(outcomes)
             common.tell_failures(outcomes)
         test = datasets.load(options.data).test

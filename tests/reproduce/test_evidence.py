@@ -242,13 +242,14 @@ def test_multiplications_are_those_of_units_in_use():
         (
             make_record("dasnet", n_units=(2, 3), n_passes=2),
             (
-                24**2 * 25 * 2
-                + 8**2 * 25 * 2 * 3
-                + 2 * (8**2 * 2 * 3 + 4**2 * 3 + 4**2 * 3 * 10),
+                24**2 * 25 * 2 + 8**2 * 25 * 2 * 3 + 2 * (8**2 * 2 * 3 + 4**2 * 3 + 4**2 * 3 * 10),
                 5 * 15,
             ),
         ),
-        (make_record("dsnn-mnist", n_units=(4, 5), n_mappings=3), (784 * 4 + 20 + 50, 784 * 3 + 12)),
+        (
+            make_record("dsnn-mnist", n_units=(4, 5), n_mappings=3),
+            (784 * 4 + 20 + 50, 784 * 3 + 12),
+        ),
     ]
     for run, expected in cases:
         np.testing.assert_allclose(systems.multiplications(run), np.divide(expected, 1000))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import threadpoolctl
 from click.testing import CliRunner
 from made_records import make_record
 
@@ -18,6 +19,7 @@ from reinforce_dropout.systems.learner import compile_learner, copies
 SCRIPTS = Path(__file__).parents[2] / "reproduce"
 sys.path.append(str(SCRIPTS))  # behind the tests' own folder, which has names of its own
 
+import again  # noqa: E402
 import frontier as script  # noqa: E402
 import gradient_variance  # noqa: E402
 import paired  # noqa: E402
@@ -53,6 +55,25 @@ def test_the_faster_execution_counts(tmp_path, monkeypatch):
             "single": 1e6 / 200, "execution_single": "dense",
         },
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "module, timing", [(script, "microseconds"), (policy_search, "step_times")]
+)
+def test_times_are_of_one_thread_of_blas(module, timing, monkeypatch, tmp_path):
+    """BLAS does not follow the number of Numba's threads, and a record says that it was one."""
+
+    def timed(*_):
+        blas = [p for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"]
+        return [pool["num_threads"] for pool in blas]
+
+    monkeypatch.setattr(module, timing, timed)
+    monkeypatch.setattr(again, "run", lambda *_, measure, **__: measure(tmp_path, ["command"]))
+    with threadpoolctl.threadpool_limits(2, "blas"):
+        result = CliRunner().invoke(module.main, [])
+    assert result.exit_code == 0, result.output
+    facts = json.loads((tmp_path / "times.json").read_text())
+    assert facts["n_threads"] == 1 and set(facts["times"]) == {1}
 
 
 def test_table_and_figure_of_the_frontier(tmp_path):
