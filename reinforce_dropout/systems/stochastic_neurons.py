@@ -22,9 +22,10 @@ At test time the rule "expected" takes the gates without noise. (Those of the no
 not its expectation.) The rule "thresholded" turns off all gates whose z is below a threshold. That
 leaves a tenth of them on. Binary gates are then 0 or 1. The threshold follows the 90 % quantile of
 z over training mini-batches, by stochastic approximation. So training data choose it, and it is a
-parameter of the model.
+parameter of the model. The noisy rectifier's may be below 0; without noise, fewer gates are then
+on.
 
-The authors' published code differs from their text in two points. Both are options. It samples
+The authors' published code differs from their text in more points. Two are options. It samples
 STS's b with sigma instead of sqrt(sigma) ("sts-sampled-with-sigma"). Its last run of
 straight-through multiplies dL/dh by the derivative of sigma ("straight-through-with-slope").
 
@@ -206,15 +207,15 @@ def statistics(stages, nll):
     """Return the `algorithm.Step.statistics` of a pass.
 
     They are ``train_nll`` in nats an example, ``active_fraction`` of the gates that were drawn,
-    ``above_threshold`` for those that the threshold would leave on, and the ``threshold``.
+    ``active_thresholded`` of those that the rule "thresholded" leaves on, and the ``threshold``.
     """
     (stage,) = stages
-    threshold = stage.gate.family.threshold
+    gate = stage.gate
     return {
         "train_nll": nll.mean(),
-        "active_fraction": [stage.gate.active(stage.U).mean()],
-        "above_threshold": (stage.z > threshold).astype(stage.z.dtype).mean(),
-        "threshold": threshold,
+        "active_fraction": [gate.active(stage.U).mean()],
+        "active_thresholded": [gate.active(gate.family.mode(stage.z)).mean()],
+        "threshold": gate.family.threshold,
     }
 
 

@@ -7,7 +7,7 @@ from reinforce_dropout.results import files, provenance, records, summary
 from reinforce_dropout.running import grid
 from reinforce_dropout.systems.settings import as_text
 
-_NO_CHOICE = ("name", "system", "seed", "n_epochs", "cnn")
+_NO_CHOICE = ("name", "system", "seed", "n_epochs", "patience", "cnn")
 """Fields by which runs are not told apart. ``cnn`` is a path with the seed, see `dasnet`."""
 
 

@@ -60,9 +60,15 @@ def _stochastic(fields, active):
 
 
 def _routed(fields, active):
-    """Count one path; a policy of level i looks at the state below."""
+    """Count the paths that a prediction takes; a policy of level i looks at the state below."""
     network, _ = _dense(fields, active)
-    return network, sum(a * fields["n_mappings"] for a, _ in _layers(fields)[:-1])
+    looks = fields["routing"] == "gibbs" and fields["n_mappings"] > 1
+    policies = looks * sum(a * fields["n_mappings"] for a, _ in _layers(fields)[:-1])
+    return _n_paths(fields) * network, policies
+
+
+def _n_paths(fields):
+    return fields["n_paths"] if fields["evaluation_rule"] == "averaged" else 1
 
 
 def _convolutions(fields):
@@ -114,8 +120,13 @@ def multiplications(run):
 
 
 def _active(run):
-    """Return the fraction of the units in use in each layer at the best epoch, in training."""
-    active = summary.active(run)
+    """Return the fraction of the units in use in each layer at the best epoch.
+
+    It is that of training passes: of gates by the threshold that decides at test time, if the
+    system has one, else of drawn ones.
+    """
+    thresholded = run.curves.get("active_thresholded")
+    active = summary.active(run) if thresholded is None else thresholded[run.best_epoch - 1]
     return active if len(active) else np.ones(len(run.attributes["experiment"]["n_units"]))
 
 
@@ -155,9 +166,10 @@ def table(records):
             f"| {np.median([np.median(run.curves['epoch_seconds']) for run in found]):.1f} |"
         )
     note = (
-        "Units in use are those of the training passes in the best epoch. Dropout and standout "
-        "use all units at test time. Multiplications are those that an image needs at test time "
-        "if dropped units are skipped. Seconds an epoch depend on what else the machine did."
+        "Units in use are those of the training passes in the best epoch, with the gates that "
+        "decide at test time. Dropout and standout use all units then. Multiplications are those "
+        "that an image needs at test time if dropped units are skipped. Seconds an epoch depend "
+        "on what else the machine did."
     )
     return "\n".join(lines) + f"\n\n{note}\n{_paired(records)}"
 
@@ -177,7 +189,7 @@ def _used(found):
     """Return the share of the units that are in use at test time, by layer."""
     fields = found[0].attributes["experiment"]
     if fields.get("n_mappings", 1) > 1:
-        return f"1 of {fields['n_mappings']} mappings"
+        return f"{_n_paths(fields)} of {fields['n_mappings'] ** len(fields['n_units'])} paths"
     if COUNTS.get(fields["system"]) is _dense or not len(summary.active(found[0])):
         return "all"
     layers = 100 * np.array([_active(run) for run in found]).T

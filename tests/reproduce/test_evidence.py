@@ -218,6 +218,13 @@ def used(name, *fractions, **changes):
     return with_curve(name, "active_fraction", {19: fractions}, **changes)
 
 
+def with_gates_at_test_time(fraction, **changes):
+    """Return a run whose threshold leaves another fraction on than was drawn."""
+    run = used("straight-through-2000", 0.9, **changes)
+    run.curves["active_thresholded"] = np.full((20, 1), fraction)
+    return run
+
+
 def test_multiplications_are_those_of_units_in_use():
     """By hand, in thousands: a weight counts if both its ends are in use."""
     cases = [
@@ -231,7 +238,7 @@ def test_multiplications_are_those_of_units_in_use():
             (784 * 16 + 16 * 10, 784 * 2),
         ),
         (
-            used("straight-through-2000", 0.1, n_units=(50,), gater_units=7),
+            with_gates_at_test_time(0.1, n_units=(50,), gater_units=7),
             (784 * 5 + 5 * 10, 784 * 7 + 7 * 50),
         ),
         # Images of 28, 24, 12, 8 and 4 rows; two passes with one decision between them.
@@ -250,6 +257,8 @@ def test_multiplications_are_those_of_units_in_use():
             make_record("dsnn-mnist", n_units=(4, 5), n_mappings=3),
             (784 * 4 + 20 + 50, 784 * 3 + 12),
         ),
+        (make_record("dsnn-mnist-uniform", n_units=(4,), n_paths=6), (6 * (784 * 4 + 40), 0)),
+        (make_record("dsnn-mnist-one-path", n_units=(4,)), (784 * 4 + 40, 0)),
     ]
     for run, expected in cases:
         np.testing.assert_allclose(systems.multiplications(run), np.divide(expected, 1000))
@@ -264,7 +273,7 @@ def test_systems_have_a_row_each_and_a_point_for_each_run():
     steered = make_record("dasnet", cnn="runs/dasnet-cnn-seed{seed}.hdf5")
     steered.attributes["paired"] = {"only": 3, "only_other": 9, "p": 0.146}
     text = systems.table([steered, make_record("dsnn-mnist", n_mappings=3)])
-    assert "| dasnet | - |" in text and "| 1 of 3 mappings |" in text
+    assert "| dasnet | - |" in text and "| 1 of 9 paths |" in text
     assert "3 of the test images are wrong with it alone, 9 without it alone" in text
     assert drawing.svg(systems.figure(made), "systems").count("<title>") == 3
 

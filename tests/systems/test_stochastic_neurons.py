@@ -410,6 +410,7 @@ def test_presets_train_and_evaluate(name, small_data, tmp_path, monkeypatch):
     assert best["test_error"] < 0.4  # chance is 0.75
     assert evaluation.errors["thresholded"] == best["test_error"]
     assert record.curves["active_fraction"].shape == (4, 1)
-    np.testing.assert_allclose(record.curves["above_threshold"][-1], 0.3, atol=0.1)
     (active,) = evaluation.active_fraction["thresholded"]
     assert abs(active - 0.3) < 0.15
+    (seen,) = record.curves["active_thresholded"][-1]  # while the threshold moves
+    assert 0.1 < seen < 0.4
