@@ -54,8 +54,8 @@ def table(records):
     ]
     for name, group in sorted(found.items(), key=lambda item: microseconds(item[1], "batch")):
         errors = runs.test_errors(group)
-        active = [100 * summary.active(run) for run in group]
-        used = ", ".join(f"{share:.1f}" for share in np.mean(active, axis=0)) + " %"
+        active = np.mean([100 * summary.active(run) for run in group], axis=0)
+        used = ", ".join(f"{share:.1f}" for share in active) + " %"
         times = "".join(
             f"| {microseconds(group, kind):.2f} ({_ways(group, kind)}) "
             f"| {'yes' if places[kind][name] else ''} "
@@ -64,7 +64,7 @@ def table(records):
         lines.append(
             f"| {name} | {'-'.join(map(str, group[0].attributes['experiment']['n_units']))} "
             f"| {len(group)} | {summary.spread(errors, '{:.2f}')} % "
-            f"| {used if active[0].size else 'all'} {times}|"
+            f"| {used if runs.drops_units(group[0]) else 'all'} {times}|"
         )
     note = (
         "One thread. Times are medians over turns and seeds, policies counted, by the faster "
@@ -96,7 +96,7 @@ def figure(records):
         drawing.log_labels(axes.xaxis, axes.yaxis)
     for system, style in _STYLES.items():
         columns[0].plot([], [], label=system, linestyle="none", **style)
-    figure.legend(*columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    figure.legend(*columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
     return figure
 
 
@@ -106,6 +106,8 @@ _STYLES = {
     "uniform masks": {"color": "0.5", "marker": "x", "markersize": 6},
     "policy for each unit": {"color": "#0072b2", "marker": "o", "markersize": 5},
     "policy for groups of units": {"color": "#d55e00", "marker": "^", "markersize": 6},
+    "the same, time as the cost": {"color": "#009e73", "marker": "v", "markersize": 6},
+    "policy for blocks": {"color": "#cc79a7", "marker": "P", "markersize": 6.5},
 }
 
 
@@ -117,5 +119,9 @@ def _style(group):
         return _STYLES["dropout"]
     if fields["gate"] == "uniform":
         return _STYLES["uniform masks"]
-    units = fields.get("units_per_block", 1)
-    return _STYLES["policy for groups of units" if units > 1 else "policy for each unit"]
+    if fields.get("instances_per_block", 1) > 1:
+        return _STYLES["policy for blocks"]
+    if fields.get("units_per_block", 1) == 1:
+        return _STYLES["policy for each unit"]
+    timed = fields["penalty"] == "compute-time"
+    return _STYLES["the same, time as the cost" if timed else "policy for groups of units"]

@@ -58,6 +58,12 @@ def active_units(group):
     return [100 * summary.active(run).mean() for run in group]
 
 
+def drops_units(run):
+    """Tell whether units are left out at test time. The expected rule keeps them all."""
+    gated = len(summary.active(run)) > 0
+    return gated and run.attributes["experiment"].get("evaluation_rule") != "expected"
+
+
 def write_measured(folder, name, command, values, **facts):
     """Write a file of `MEASURED`, with values by the name of the run, and further facts."""
     facts = provenance.collect(command) | facts | {name: values}

@@ -190,7 +190,7 @@ def _used(found):
     fields = found[0].attributes["experiment"]
     if fields.get("n_mappings", 1) > 1:
         return f"{_n_paths(fields)} of {fields['n_mappings'] ** len(fields['n_units'])} paths"
-    if COUNTS.get(fields["system"]) is _dense or not len(summary.active(found[0])):
+    if not runs.drops_units(found[0]):
         return "all"
     layers = 100 * np.array([_active(run) for run in found]).T
     return ", ".join(summary.spread(layer, "{:.1f}") for layer in layers) + " %"

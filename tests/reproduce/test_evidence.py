@@ -159,6 +159,16 @@ def test_all_claims_are_judged():
     assert all(verdict.claim in text and verdict.number in text for verdict in found)
 
 
+def test_no_unit_is_dropped_by_the_expected_rule():
+    for run, drops in (
+        (make_record("policy-500"), True),
+        (make_record("policy-500", evaluation_rule="expected"), False),
+        (make_record("dropout-800-800"), False),
+        (make_record("baseline-500"), False),
+    ):
+        assert runs.drops_units(run) == drops
+
+
 def test_changes_are_named_against_the_preset(made):
     assert runs.changes(made[0], "policy-500") == {}
     assert runs.changes(made[3], "policy-500") == {"l2_of": "norms"}
