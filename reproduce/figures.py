@@ -46,6 +46,9 @@ EVIDENCE = {
 }
 """Modules with ``table(records)`` and ``figure(records)``, by the folder of their runs."""
 
+BESIDE_THE_PAPER = ("systems",)
+"""Keys of `EVIDENCE` whose runs stand beside the recorded runs of the paper's presets."""
+
 SWEEPS = Path(__file__).parent / "sweeps"
 
 BEGIN, END = "<!-- claims: written by `make figures` -->\n", "<!-- /claims -->\n"
@@ -65,9 +68,10 @@ def main(options):
     recorded = seeds[common.RECORDED_SEED]
     write_readings(options, recorded["policy-800-800"])
     write_seeds(options, seeds)
+    paper = [run for runs in seeds.values() for run in runs.values()]
     for name, evidence in EVIDENCE.items():
-        folder = common.results_folder(options) / name
-        draw_evidence(evidence, folder, name, options.root / "figures" / name)
+        folder, beside = common.results_folder(options) / name, paper * (name in BESIDE_THE_PAPER)
+        draw_evidence(evidence, folder, name, options.root / "figures" / name, beside)
     write_variance(options)
     columns = common.recorded_columns(seeds)
     common.write_report(options, recorded, claims.table(columns), options.root / "figures")
@@ -105,9 +109,10 @@ def write_seeds(options, seeds):
         figures.save_figure(figures.figure1(*found[1:]), options.root / "figures/figure1_seeds")
 
 
-def draw_evidence(evidence, folder, name, stem):
-    """Write table and figure of the runs in a folder, if there are any."""
+def draw_evidence(evidence, folder, name, stem, beside=()):
+    """Write table and figure of the runs in a folder, if there are any, and of those `beside`."""
     if found := runs.read(folder):
+        found += beside
         text = evidence.table(found) + runs.not_run(folder, SWEEPS / f"{name}.toml")
         files.write_whole(stem.with_suffix(".md"), text.encode())
         figures.save_figure(evidence.figure(found), stem)

@@ -1,6 +1,7 @@
 """The systems that the paper names, beside each other: errors, units in use, multiplications."""
 
 from itertools import pairwise
+from textwrap import wrap
 
 import numpy as np
 
@@ -189,7 +190,8 @@ def _used(found):
     """Return the share of the units that are in use at test time, by layer."""
     fields = found[0].attributes["experiment"]
     if fields.get("n_mappings", 1) > 1:
-        return f"{_n_paths(fields)} of {fields['n_mappings'] ** len(fields['n_units'])} paths"
+        drawn = f"{_n_paths(fields)} draws" if _n_paths(fields) > 1 else "1"
+        return f"{drawn} of {fields['n_mappings'] ** len(fields['n_units'])} paths"
     if not runs.drops_units(found[0]):
         return "all"
     layers = 100 * np.array([_active(run) for run in found]).T
@@ -206,21 +208,22 @@ def _write(counts):
 @drawing.styled
 def figure(records):
     """Draw the test errors against the multiplications, a point for each run."""
-    figure, axes = drawing.new(figsize=(8, 4.6))
+    figure, axes = drawing.new(figsize=(8.5, 6))
     markers = "osD^vP*Xp<>h"
     for i, (name, found) in enumerate(by_preset(records).items()):
         style = {"marker": markers[i % len(markers)], "color": f"C{i % 10}", "markersize": 5.5}
         style |= {"fillstyle": "none"} if i >= len(markers) else {}
         counted = [run for run in found if multiplications(run) is not None]
         if counted:
-            axes.plot([], [], label=name, linestyle="none", **style)
+            axes.plot([], [], label="\n".join(wrap(name, 48)), linestyle="none", **style)
         for run in counted:
             drawing.point(
                 axes, sum(multiplications(run)), 100 * run.best_attributes["test_error"],
                 runs.describe(run), **style,
             )  # fmt: skip
-    axes.set(xscale="log", xlabel="multiplications an image, policies counted (thousands)",
-             ylabel="test error (%)", title="The systems that the paper names")  # fmt: skip
-    drawing.log_labels(axes.xaxis)
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=7)
+    axes.set(xscale="log", yscale="log", ylabel="test error (%)",
+             xlabel="multiplications an image, policies counted (thousands)",
+             title="The systems that the paper names")  # fmt: skip
+    drawing.log_labels(axes.xaxis, axes.yaxis)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=7)
     return figure

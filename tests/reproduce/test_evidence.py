@@ -25,6 +25,9 @@ from evidence import (  # noqa: E402
     verdicts,
 )
 
+import figures  # noqa: E402
+from reinforce_dropout.results import records  # noqa: E402
+
 
 def with_errors(name, errors, **changes):
     """Return runs with given test errors, a seed each."""
@@ -286,6 +289,17 @@ def test_systems_have_a_row_each_and_a_point_for_each_run():
     assert "| dasnet | - |" in text and "| 1 of 9 paths |" in text
     assert "3 of the test images are wrong with it alone, 9 without it alone" in text
     assert drawing.svg(systems.figure(made), "systems").count("<title>") == 3
+
+
+def test_systems_stand_beside_the_runs_of_the_paper(tmp_path):
+    """And what the sweep still lacks is listed."""
+    assert set(figures.BESIDE_THE_PAPER) <= figures.EVIDENCE.keys()
+    records.write(tmp_path / "plain-256-seed21.hdf5", make_record("plain-256"))
+    stem = tmp_path / "systems"
+    figures.draw_evidence(systems, tmp_path, "systems", stem, [make_record("policy-500")])
+    text = stem.with_suffix(".md").read_text()
+    assert "| plain-256 |" in text and "| policy-500 |" in text
+    assert "plain-256 (seed 22, 23);" in text
 
 
 def searched(errors, step, name="policy-500", **changes):
