@@ -45,16 +45,22 @@ def run(name, options, script="again.py", curves_only=True, measure=lambda folde
     planned = grid.read(drawn.SWEEPS / f"{name}.toml", None, settings)
     folder = common.folder(options, "runs") / name
     command = ["python", f"reproduce/{script}", *sys.argv[1:]]
-    outcomes = sweep(
-        planned, folder, jobs=options.jobs, data=options.data, curves_only=curves_only,
-        command=command,
-    )  # fmt: skip
-    common.stop_if_interrupted(outcomes)
+    outcomes = train(planned, folder, options, command, curves_only)
     measure(folder, command)
     stem = common.folder(options, "runs/figures") / name
     drawn.draw_evidence(drawn.EVIDENCE[name], folder, name, stem)
     print(stem.with_suffix(".md").read_text(), end="")
     common.tell_failures(outcomes)
+
+
+def train(planned, folder, options, command, curves_only):
+    """Train runs, and return how they ended, see `sweep`; an interrupt ends the script."""
+    outcomes = sweep(
+        planned, folder, jobs=options.jobs, data=options.data, curves_only=curves_only,
+        command=command,
+    )  # fmt: skip
+    common.stop_if_interrupted(outcomes)
+    return outcomes
 
 
 def options_of_a_sweep(function):

@@ -68,9 +68,10 @@ def main(options):
     recorded = seeds[common.RECORDED_SEED]
     write_readings(options, recorded["policy-800-800"])
     write_seeds(options, seeds)
-    paper = [run for runs in seeds.values() for run in runs.values()]
+    paper = [run for by_preset in seeds.values() for run in by_preset.values()]
     for name, evidence in EVIDENCE.items():
-        folder, beside = common.results_folder(options) / name, paper * (name in BESIDE_THE_PAPER)
+        folder = common.results_folder(options) / name
+        beside = paper if name in BESIDE_THE_PAPER else ()
         draw_evidence(evidence, folder, name, options.root / "figures" / name, beside)
     write_variance(options)
     columns = common.recorded_columns(seeds)

@@ -11,7 +11,6 @@ import common
 from evidence import random_search, runs
 
 from reinforce_dropout.running import grid
-from reinforce_dropout.running.sweep import sweep
 
 FRESH_SEEDS = range(71, 74)
 
@@ -22,10 +21,7 @@ def main(options):
 
     def train_again(folder, command):
         planned = fresh_runs(random_search.trials(runs.read(folder)))
-        outcomes = sweep(
-            planned, folder, jobs=options.jobs, data=options.data, curves_only=True, command=command
-        )
-        common.stop_if_interrupted(outcomes)
+        outcomes = again.train(planned, folder, options, command, curves_only=True)
         common.tell_failures(outcomes)
 
     again.run("random_search", options, "random_search.py", measure=train_again)

@@ -13,7 +13,6 @@ from evidence import runs, spread
 from paired import wrong
 
 from reinforce_dropout.running import datasets, grid
-from reinforce_dropout.running.sweep import sweep
 
 SEEDS = range(21, 24)
 
@@ -24,8 +23,7 @@ def main(options):
 
     def steer(folder, command):
         for planned in steered_and_frozen(folder, options.quick):
-            outcomes = sweep(planned, folder, jobs=options.jobs, data=options.data, command=command)
-            common.stop_if_interrupted(outcomes)
+            outcomes = again.train(planned, folder, options, command, curves_only=False)
             common.tell_failures(outcomes)
         test = datasets.load(options.data).test
         runs.write_measured(folder, "paired", command, {

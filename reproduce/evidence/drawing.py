@@ -35,7 +35,7 @@ def log_labels(*shown):
     for axis in shown:
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "2357" else "")
-        axis.set_tick_params(which="both", labelsize=7)
+        axis.set_tick_params(which="both", labelsize=7, length=3)
 
 
 def svg(figure, name):

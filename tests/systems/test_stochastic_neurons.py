@@ -413,4 +413,7 @@ def test_presets_train_and_evaluate(name, small_data, tmp_path, monkeypatch):
     (active,) = evaluation.active_fraction["thresholded"]
     assert abs(active - 0.3) < 0.15
     (seen,) = record.curves["active_thresholded"][-1]  # while the threshold moves
-    assert 0.1 < seen < 0.4
+    if "rectifier" in e.neuron:  # a threshold below 0 leaves fewer on
+        assert 0.1 < seen < 0.4
+    else:
+        np.testing.assert_allclose(seen, 0.3, atol=0.1)
