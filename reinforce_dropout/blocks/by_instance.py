@@ -16,7 +16,7 @@ from reinforce_dropout.blocks.lists import GroupProduct, ListNonZeros, panel_lan
 from reinforce_dropout.blocks.panels import in_panels
 from reinforce_dropout.blocks.sharing import expand
 from reinforce_dropout.blocks.unit_product import UnitProduct
-from reinforce_dropout.gates import Stage
+from reinforce_dropout.gates import Stage, UniformPolicy
 from reinforce_dropout.network import Network, Pass, sampled
 
 
@@ -33,8 +33,8 @@ class ListedNetwork(NamedTuple):
         Of the hidden layers: `UnitProduct` or `GroupProduct`.
     W : list of shared (n_panels, n_in, lanes)
         Of the hidden layers, then of the output.
-    Z : list of shared (n_panels, n_in, lanes)
-        Of each policy's first product, see `forward.first_product`.
+    Z : list of shared (n_panels, n_in, lanes), or None
+        Of each policy's first product, see `forward.first_product`; None if it never looks.
     """
 
     network: Network
@@ -47,11 +47,17 @@ class ListedNetwork(NamedTuple):
 def suits(network, sharing):
     """Whether `forward` can run a network.
 
-    Instances decide for single units, or for groups that fill panels. Policies begin with products.
+    Instances decide for single units, or for groups that fill panels. Policies begin with products,
+    or never look at the state.
     """
     lanes = panel_lanes(network.output.W.dtype)
-    known = all(first_product(gate.policy) for gate in network.gates)
+    known = all(first_product(g.policy) or _never_looks(g.policy) for g in network.gates)
     return sharing.instances == 1 and (sharing.units == 1 or sharing.units % lanes == 0) and known
+
+
+def _never_looks(policy):
+    """Whether a policy, or the one it bounds, has the same logits for every state."""
+    return isinstance(getattr(policy, "policy", policy), UniformPolicy)
 
 
 def listed(network, sharing):
@@ -61,7 +67,7 @@ def listed(network, sharing):
     """
     product = UnitProduct() if sharing.units == 1 else GroupProduct(sharing.units)
     policies = [first_product(gate.policy) for gate in network.gates]
-    W, Z = map(_panels, network.weights), [_panels(first.matrix) for first in policies]
+    W, Z = map(_panels, network.weights), [first and _panels(first.matrix) for first in policies]
     return ListedNetwork(network, sharing, product, list(W), Z)
 
 
@@ -83,11 +89,18 @@ def forward(listed, x, rng=None, rule=sampled):
     below, stages = ListNonZeros()(x), []
     layers = zip(network.layers, network.gates, listed.W[:-1], listed.Z, strict=True)
     for i, (layer, gate, W, Z) in enumerate(layers, start=1):
-        first = first_product(gate.policy)
-        z = first.then(ListProduct()(*below, Z, first.biases))
+        z = _logits(gate.policy, Z, below)
         u, rng = rule(gate.family, z, rng)
         U = expand(u, x, layer.b.get_value(borrow=True).size, sharing)
         stages.append(Stage(gate, str(i), below[0] if stages else x, z, u, U))
         values, *numbers = listed.product(*below, W, layer.b, pt.neq(u, 0))
         below = [layer.activation(values), *numbers]
     return Pass(ListProduct()(*below, listed.W[-1], network.output.b), stages, rng)
+
+
+def _logits(policy, Z, below):
+    """Logits (m_b, n_groups) of a policy for the lists of the layer below."""
+    first = first_product(policy)
+    if first is None:  # it never looks, so the list only says how many instances there are
+        return policy(below[0])
+    return first.then(ListProduct()(*below, Z, first.biases))

@@ -15,6 +15,7 @@ import pytensor.tensor as pt
 
 from reinforce_dropout import costs
 from reinforce_dropout.algorithm import Step, draws, statistics
+from reinforce_dropout.blocks import by_instance
 from reinforce_dropout.blocks.forward import first_product
 from reinforce_dropout.blocks.list_updates import GroupUpdate, UnitUpdate
 from reinforce_dropout.blocks.lists import GroupProduct, ListNonZeros
@@ -61,6 +62,12 @@ class Decided(NamedTuple):
     """Stands for a policy whose logits are known: only what it learns."""
 
     theta: list
+
+
+def suits(network, sharing):
+    """Whether `training_step` can train a network: its policies begin with products, too."""
+    products = all(first_product(gate.policy) for gate in network.gates)
+    return by_instance.suits(network, sharing) and products
 
 
 def use(below, W, b, groups, size, factor=1):
@@ -110,7 +117,7 @@ def forward(network, sharing, weights, policies, x, rng=None, rule=sampled):
     Parameters
     ----------
     network : Network
-        One that `by_instance.suits`.
+        One that `suits`.
     sharing : Sharing
         Of one instance, and of units that fill whole panels.
     weights, policies : StepWeights

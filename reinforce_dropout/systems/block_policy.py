@@ -124,7 +124,7 @@ def build_training(settings, image_shape, n_classes):
     if 1 < settings.instances_per_block == settings.batch_size:
         training_step = block_training.training_step
     else:
-        _check_groups(settings, by_instance.suits(single, sharing))
+        _check_groups(settings, training_by_instance.suits(single, sharing))
         training_step = training_by_instance.training_step
     step = partial(
         training_step,

@@ -10,13 +10,13 @@ from pytensor.graph.traversal import ancestors
 from reference import compiled, gated_network, in_blocks, parameters
 
 from reinforce_dropout import native, systems
-from reinforce_dropout.blocks import by_instance, lists
+from reinforce_dropout.blocks import by_instance, lists, training_by_instance
 from reinforce_dropout.blocks.list_product import ListProduct
 from reinforce_dropout.blocks.packed import PackedProduct
 from reinforce_dropout.blocks.panels import in_panels
 from reinforce_dropout.blocks.sharing import Sharing, n_groups
 from reinforce_dropout.blocks.unit_product import UnitProduct
-from reinforce_dropout.gates import BoundedPolicy, low_rank
+from reinforce_dropout.gates import BoundedPolicy, bounded, low_rank, uniform
 from reinforce_dropout.layers import ACTIVATIONS
 from reinforce_dropout.native.kernels import lists as kernels
 from reinforce_dropout.network import RULES, forward
@@ -221,6 +221,19 @@ def test_policies_with_a_least_rate_skip_too(rank):
     network = network._replace(gates=gates)
     assert by_instance.suits(network, Sharing(1, 16))
     assert_same(*both(network, 16))
+
+
+@pytest.mark.parametrize("units", [16, 1])
+@pytest.mark.parametrize("gate", [uniform, bounded(uniform, 0.2)], ids=["uniform", "bounded"])
+def test_policies_that_never_look_skip_too(gate, units):
+    network = network_of(units)
+    gates = [
+        gate(None, None, n_groups(n, units), str(i), 0.4) for i, n in enumerate(HIDDEN, start=1)
+    ]
+    network = network._replace(gates=gates)
+    assert by_instance.suits(network, Sharing(1, units))
+    assert not training_by_instance.suits(network, Sharing(1, units))
+    assert_same(*both(network, units))
 
 
 @pytest.mark.parametrize("units", [16, 1])
