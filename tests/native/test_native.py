@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("failing_rewrites_raise")
 # Rows, inputs, outputs: single elements, odd sizes, whole vectors, narrow and wide.
 SHAPES = [(1, 1, 1), (3, 5, 33), (17, 70, 129), (20, 67, 10), (20, 64, 256), (128, 31, 45)]
 SHAPES += [(130, 600, 70), (301, 550, 45)]  # packed weights in two blocks; shared by rows
-SHAPES += [(530, 70, 300)]  # shared by rows, several spans of columns
+SHAPES += [(530, 900, 300)]  # shared by rows, several blocks and spans, fetched early
 SHAPES += [(20, 550, 520)]  # weights fetched before they are needed
 REGISTERS = {"zmm": 64, "ymm": 32, "xmm": 16}
 DTYPES = [pytest.param("float32", marks=pytest.mark.cpu), "float64"]
@@ -119,14 +119,21 @@ def test_products_touch_nothing_beyond_their_operands():
 
 @pytest.mark.parametrize(("density", "skips"), [(0.3, True), (0.9, False)])
 @pytest.mark.parametrize("n_Z", [0, 9])
-@pytest.mark.parametrize("n_rows", [20, 300])
-def test_zeros_are_skipped_where_they_are_many(n_rows, n_Z, density, skips):
-    s, _, W = operands(n_rows, 50, 45, "float32", density)
+@pytest.mark.parametrize(("n_rows", "n_columns"), [(20, 45), (300, 145)])
+def test_zeros_are_skipped_where_they_are_many(n_rows, n_columns, n_Z, density, skips):
+    s, _, W = operands(n_rows, 50, n_columns, "float32", density)
     s[:, 7] = 0
     W[7] = np.inf  # 0 * inf would be NaN
     s_W, _ = products(s, W, second_operands(50, n_Z, "float32"))
     assert np.isfinite(s_W).all() == skips
     assert np.isnan(s_W).all() != skips
+
+
+def test_a_sample_that_misleads_costs_time_but_no_term():
+    """Every fifth row of 640 is empty, and only these are counted."""
+    s, _, W = operands(640, 50, 145, "float32", density=1)
+    s[::5] = 0
+    assert_close(products(s, W, W[:, :0])[0], s @ W)
 
 
 @pytest.mark.parametrize("n_out", [10, 45])

@@ -84,7 +84,7 @@ def _logits_share(part, n_parts, z, Z, o, columns, factors, firsts, far):
             row = own[block]
             for j in range(row.size):
                 row[j] = o[start + j]
-        add_listed(own, 0, Z[panel], columns, factors, firsts[:-1], firsts[1:], far)
+        add_listed(own, 0, Z[panel], columns, factors, firsts[:-1], firsts[1:], BLOCK, far)
         copy_rows(z[:, start:stop], own)
 
 

@@ -32,12 +32,16 @@ __all__ = ["BLOCK", "add_listed", "products", "serves_many"]
 #: Rows of a weight matrix that all examples use before the next rows. One span of their columns
 #: stays in the first-level cache.
 BLOCK = 64
-#: The same for packed weights, which stay in the second-level cache.
-_PACKED_BLOCK = 512
+#: Bytes of such rows for many examples. Fewer rows would mean more calls than they save.
+_LONG_BLOCK_BYTES = 2**16
+#: Bytes of packed weights, which stay in the first-level cache while all examples use them.
+_PACKED_BYTES = 2**15
 #: Packing weights does not pay for this many examples or fewer.
 _FEW_ROWS = 64
 #: For more examples than this, threads split rows instead of columns.
 _MANY_ROWS = 256
+#: Of many examples, so many or up to twice as many tell how full all of them are.
+_SAMPLE = 128
 #: Larger weights have left the second-level cache since their last use, so they are prefetched.
 _FAR_BYTES = 2**20
 #: Rows of weights are prefetched if each serves so many examples on average. Otherwise too many
@@ -82,11 +86,11 @@ def _add_dense(out, first, s, W, panel):
 
 
 @numba.njit
-def _fetch(part, n_parts, W, block, column):
+def _fetch(part, n_parts, W, length, block, column):
     """Prefetch a span of columns of a part of a block's rows."""
-    n_rows = max(0, min(BLOCK, W.shape[0] - block * BLOCK))
+    n_rows = max(0, min(length, W.shape[0] - block * length))
     n_bytes = min(SPAN_BYTES, (W.shape[1] - column) * W.itemsize)
-    at = address(W) + block * BLOCK * W.strides[0] + column * W.itemsize
+    at = address(W) + block * length * W.strides[0] + column * W.itemsize
     for k in range(part * n_rows // n_parts, (part + 1) * n_rows // n_parts):
         for line in range(0, n_bytes, LINE_BYTES):
             prefetch(at + k * W.strides[0] + line)
@@ -99,11 +103,11 @@ def serves_many(n_entries, W):
 
 
 @numba.njit
-def add_listed(out, first, W, columns, factors, starts, stops, far):
+def add_listed(out, first, W, columns, factors, starts, stops, length, far):
     """Add to `out` the columns of ``s @ W`` from `first` on, from the non-zero entries of s.
 
     The entries ``starts[B, i] <= t < stops[B, i]`` of the lists belong to row i of s, and to block
-    B of `BLOCK` columns. If W is `far`, its rows are prefetched.
+    B of `length` columns. If W is `far`, its rows are prefetched.
     """
     itemsize, width = out.itemsize, out.shape[1]
     span = SPAN_BYTES // itemsize
@@ -112,7 +116,8 @@ def add_listed(out, first, W, columns, factors, starts, stops, far):
             ends = j + span >= width
             for i in range(out.shape[0]):
                 if far:
-                    _fetch(i, out.shape[0], W, block + ends, first + (0 if ends else j + span))
+                    column = first + (0 if ends else j + span)
+                    _fetch(i, out.shape[0], W, length, block + ends, column)
                 combine_rows(
                     address(out) + i * out.strides[0] + j * itemsize,
                     out.dtype.type(1),
@@ -127,7 +132,7 @@ def add_listed(out, first, W, columns, factors, starts, stops, far):
 
 
 @numba.njit
-def _product_columns(first, last, out, s, W, columns, factors, firsts):
+def _product_columns(first, last, out, s, W, columns, factors, firsts, length):
     """Compute columns `first` to `last` of a product, from the lists or, without `firsts`, from s.
 
     The columns are in an array of their own. Threads that add to the same line of the cache would
@@ -142,15 +147,17 @@ def _product_columns(first, last, out, s, W, columns, factors, firsts):
         far = W.size * s.itemsize > _FAR_BYTES and serves_many(firsts[-1, -1], W)
         starts, stops = firsts[:, :-1], firsts[:, 1:]
         for j in range(0, own.shape[1], width):
-            add_listed(own[:, j : j + width], first + j, W, columns, factors, starts, stops, far)
+            part = own[:, j : j + width]
+            add_listed(part, first + j, W, columns, factors, starts, stops, length, far)
     else:
         panel_width = TILE_BYTES // s.itemsize if s.shape[0] > _FEW_ROWS else 0
-        _add_dense(own, first, s, W, np.empty((_PACKED_BLOCK, panel_width), s.dtype))
+        panel = np.empty((_PACKED_BYTES // TILE_BYTES, panel_width), s.dtype)
+        _add_dense(own, first, s, W, panel)
     copy_rows(out[:, first:last], own)
 
 
 @numba.njit
-def _product_share(part, n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts):
+def _product_share(part, n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts, length):
     n_rows, n_W, n_Z = s.shape[0], W.shape[1], Z.shape[1]
     row, last_row, first, last = 0, n_rows, 0, n_W + n_Z
     if n_rows > _MANY_ROWS:
@@ -159,15 +166,38 @@ def _product_share(part, n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts):
         first, last = share(part, n_parts, n_W + n_Z, VECTOR_BYTES // W.itemsize)
     s, s_W, s_Z = s[row:last_row], s_W[row:last_row], s_Z[row:last_row]
     firsts = firsts[:, row : last_row + 1]
-    _product_columns(min(first, n_W), min(last, n_W), s_W, s, W, columns, factors, firsts)
+    lists = (columns, factors, firsts, length)
+    _product_columns(min(first, n_W), min(last, n_W), s_W, s, W, *lists)
     first, last = max(first - n_W, 0), max(last - n_W, 0)
-    _product_columns(first, last, s_Z, s, Z, columns, factors, firsts)
+    _product_columns(first, last, s_Z, s, Z, *lists)
 
 
 @numba.njit(parallel=True)
-def _products_in_parallel(n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts):
+def _products_in_parallel(n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts, length):
     for part in numba.prange(n_parts):
-        _product_share(part, n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts)
+        _product_share(part, n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts, length)
+
+
+@numba.njit
+def _block_length(n_rows, n_columns, itemsize):
+    """Return the rows of a weight matrix that all examples use before the next rows."""
+    if n_rows <= _MANY_ROWS:
+        return BLOCK
+    return _LONG_BLOCK_BYTES // min(SPAN_BYTES, max(n_columns, 1) * itemsize)
+
+
+@numba.njit
+def _room_for_lists(s):
+    """Return room for the non-zero entries of `s`, or -1 if they are too many for lists.
+
+    Of many rows a sample is counted. Then there is room for everything.
+    """
+    step = max(1, s.shape[0] // _SAMPLE)
+    sample = np.ascontiguousarray(s[::step])
+    n_non_zero = count_non_zeros(sample)
+    if n_non_zero > DENSE * sample.size:
+        return -1
+    return n_non_zero if step == 1 else s.size
 
 
 @numba.njit
@@ -184,12 +214,12 @@ def products(s, W, Z):
     s_W, s_Z = np.empty((n_rows, n_W), s.dtype), np.empty((n_rows, n_Z), s.dtype)
     columns, factors = np.empty(0, np.int64), np.empty(0, s.dtype)
     firsts = np.empty((0, 0), np.int64)
-    n_entries = s.size
+    n_entries, length = s.size, _block_length(n_rows, max(n_W, n_Z), s.itemsize)
     if list_may_pay(n_rows, n_W + n_Z):
-        n_non_zero = count_non_zeros(s)
-        if n_non_zero <= DENSE * s.size:
-            n_entries = n_non_zero
-            columns, factors, firsts = non_zeros_by_block(s, BLOCK, n_non_zero)
+        room = _room_for_lists(s)
+        if room >= 0:
+            columns, factors, firsts = non_zeros_by_block(s, length, room)
+            n_entries = firsts[-1, -1]
     n_parts = threads_for(n_entries * (n_W + n_Z))
-    _products_in_parallel(n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts)
+    _products_in_parallel(n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts, length)
     return s_W, s_Z

@@ -27,9 +27,12 @@ __all__ = [
 
 #: For products with fewer columns, a list costs more than it saves.
 FEW_COLUMNS = 32
-#: The same for many rows, such as all patches of a mini-batch of images.
-_FEW_COLUMNS_OF_MANY_ROWS = 256
-_MANY_ROWS = 2000
+#: The same for many rows, whose dense product reads the weights from the first-level cache.
+_FEW_COLUMNS_OF_MANY_ROWS = 100
+_MANY_ROWS = 256
+#: The same for even more rows, such as all patches of a mini-batch of images.
+_FEW_COLUMNS_OF_PATCHES = 256
+_PATCHES = 2000
 #: Above this density it is faster to compute everything.
 DENSE = 0.6
 #: Bytes from what is read to what is fetched meanwhile. Without it a loop over images waits for the
@@ -40,7 +43,11 @@ AHEAD = 2048
 @numba.njit
 def list_may_pay(n_rows, n_columns):
     """Whether a product with few enough non-zero entries is faster by their list."""
-    few = FEW_COLUMNS if n_rows < _MANY_ROWS else _FEW_COLUMNS_OF_MANY_ROWS
+    few = FEW_COLUMNS
+    if n_rows >= _PATCHES:
+        few = _FEW_COLUMNS_OF_PATCHES
+    elif n_rows > _MANY_ROWS:
+        few = _FEW_COLUMNS_OF_MANY_ROWS
     return n_columns >= few
 
 
@@ -98,22 +105,22 @@ def count_by_column(s):
 
 
 @numba.njit
-def non_zeros_by_block(s, length, n_entries):
+def non_zeros_by_block(s, length, room):
     """List the non-zero entries of `s` by blocks of `length` columns, and in each row by row.
 
-    `n_entries` is their number, see `count_non_zeros`.
+    There is `room` for so many: at least their number, see `count_non_zeros`.
 
     Returns
     -------
-    columns : ndarray (n_entries + 8,) int64
+    columns : ndarray (room + 8,) int64
         Eight are written at once: the last ones say nothing.
-    factors : ndarray (n_entries,) of s.dtype
+    factors : ndarray (room,) of s.dtype
     firsts : ndarray (n_blocks, n_rows + 1) int64
         Block B and row i own the entries ``firsts[B, i] <= t < firsts[B, i + 1]``.
     """
     n_rows, n_columns = s.shape
     n_blocks = (n_columns + length - 1) // length
-    columns, factors = np.empty(n_entries + BITS, np.int64), np.empty(n_entries, s.dtype)
+    columns, factors = np.empty(room + BITS, np.int64), np.empty(room, s.dtype)
     firsts = np.empty((n_blocks, n_rows + 1), np.int64)
     lanes = VECTOR_BYTES // s.itemsize
     t = 0
