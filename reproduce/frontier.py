@@ -2,12 +2,15 @@
 
 It trains the networks of reproduce/sweeps/frontier.toml into runs/frontier/, and keeps the models.
 Then it times the best model of each run, its policies counted: 1024 images at once, and one image.
-If a network can run dense and block-sparse, the faster way counts. All networks take turns. Times
-go to runs/frontier/times.json, table and figure to runs/figures/. Copy times.json and the records
-to reproduce/results/frontier/ to record them. The machine must do nothing else while it times.
+Learned policies are timed with masks that are drawn, and with the most probable ones, which need no
+draws. If a network can run dense and block-sparse, the faster way counts. All networks take turns.
+Times go to runs/frontier/times.json, table and figure to runs/figures/. Copy times.json and the
+records to reproduce/results/frontier/ to record them. The machine must do nothing else while it
+times.
 """
 
 import time
+from itertools import product
 
 import again
 import numpy as np
@@ -25,6 +28,7 @@ from reinforce_dropout.running.evaluation import decisive_rule, load_model
 BATCH, N_SINGLE = 1024, 200
 TURNS, QUICK_TURNS = 21, 3
 EXECUTIONS = ("dense", "block-sparse")
+MODE = "thresholded"
 
 
 @again.command
@@ -41,15 +45,16 @@ def main(options):
 
 
 def microseconds(folder, images, n_turns):
-    """Return ``{name: {"batch", "single", "execution_batch", "execution_single"}}``.
+    """Return ``{name: {rule: {"batch", "single", "execution_batch", "execution_single"}}}``.
 
     Times are in microseconds an image, medians over the turns, of the faster execution.
     """
     ways = {}
     for path in sorted(folder.glob("*.hdf5")):
-        for execution in EXECUTIONS:
-            if passed := compile_pass(records.read(path), execution):
-                ways[path.stem, execution] = passed
+        run = records.read(path)
+        for rule, execution in product(rules(run), EXECUTIONS):
+            if passed := compile_pass(run, rule, execution):
+                ways[path.stem, rule, execution] = passed
     batch, singles = images[:BATCH], [images[i : i + 1] for i in range(N_SINGLE)]
     measured = {way: [] for way in ways}
     rng = np.random.default_rng(0)
@@ -59,23 +64,31 @@ def microseconds(folder, images, n_turns):
             measured[tuple(way)].append((seconds(one, [batch]), seconds(one, singles)))
     times = {}
     for kind, column, n in (("batch", 0, len(batch)), ("single", 1, N_SINGLE)):
-        for (name, execution), turns in measured.items():
+        for (name, rule, execution), turns in measured.items():
             value = 1e6 * float(np.median([turn[column] for turn in turns])) / n
-            best = times.setdefault(name, {})
+            best = times.setdefault(name, {}).setdefault(rule, {})
             if value < best.get(kind, np.inf):
                 best |= {kind: value, f"execution_{kind}": execution}
     return times
 
 
-def compile_pass(record, execution):
-    """Compile the pass that decides a run's errors; None if its system has no such execution."""
+def rules(run):
+    """Return the rule that decides a run's errors, and `MODE` too if its policies have learned."""
+    experiment = runs.experiment(run)
+    decisive = decisive_rule(experiment, [runs.ONLY_RULE])
+    learned = getattr(experiment, "gate", "uniform") != "uniform"
+    return [decisive, MODE] if learned and decisive != MODE else [decisive]
+
+
+def compile_pass(run, rule, execution):
+    """Compile a pass of a run's best model; None if its system has no such execution."""
     try:
-        experiment, system = load_model(record, execution)
+        experiment, system = load_model(run, execution)
     except ExperimentError:
         return None
     x = pt.fmatrix("x")
     rng = pytensor.shared(np.random.default_rng(experiment.seeds().evaluation))
-    passed = system.predict[decisive_rule(experiment, system.predict)](x, rng)
+    passed = system.predict[rule](x, rng)
     updates = [(rng, passed.rng)] if passed.rng is not rng else []
     return backends.function(
         [x], passed.logits, updates=updates, mode=backends.mode("numba"), trust_input=True

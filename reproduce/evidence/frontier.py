@@ -1,28 +1,58 @@
 """Error against time: which networks no other one beats in both."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from evidence import drawing, runs
 from reinforce_dropout.results import summary
 
 KINDS = {"batch": "1024 images at once", "single": "one image"}
+MASKS = {"sampled": "drawn", "thresholded": "most probable"}
+"""What the table calls the rules that leave out units."""
+
+
+class Network(NamedTuple):
+    """Runs of one network that differ in the seed, and the rule by which it decides."""
+
+    name: str
+    rule: str
+    group: list
+
+    def errors(self):
+        """Return the test error of each run's best model in per cent."""
+        return [100 * _test_errors(run, self.rule)[run.best_epoch - 1] for run in self.group]
+
+    def error(self):
+        """Return the mean of the `errors`."""
+        return float(np.mean(self.errors()))
+
+    def microseconds(self, kind):
+        """Return the median over the seeds of the microseconds an image."""
+        return float(np.median([run.attributes["timed"][self.rule][kind] for run in self.group]))
+
+    def executions(self, kind):
+        """Return the names of the executions that are faster than others."""
+        timed = [run.attributes["timed"][self.rule] for run in self.group]
+        return "/".join(sorted({times[f"execution_{kind}"] for times in timed}))
+
+    def point(self, kind):
+        """Return the place in the figure: time and error."""
+        return self.microseconds(kind), self.error()
+
+
+def _test_errors(run, rule):
+    return run.curves["test_error" if rule == runs.ONLY_RULE else f"test_error_{rule}"]
 
 
 def networks(records):
-    """Return ``{name: runs}`` of the runs whose best models have been timed."""
+    """Return a `Network` for each rule of all runs whose best models have been timed."""
     timed = [run for run in records if run.attributes["timed"]]
-    groups = runs.grouped(timed, runs.preset_of)
-    return {f"{base}, {change}" if change else base: g for (base, change), g in groups.items()}
-
-
-def error(found):
-    """Return the mean test error over the seeds in per cent."""
-    return float(np.mean(runs.test_errors(found)))
-
-
-def microseconds(found, kind):
-    """Return the median over the seeds of the microseconds an image."""
-    return float(np.median([run.attributes["timed"][kind] for run in found]))
+    return [
+        Network(f"{base}, {change}" if change else base, rule, group)
+        for (base, change), group in runs.grouped(timed, runs.preset_of).items()
+        for rule in group[0].attributes["timed"]
+    ]
 
 
 def unbeaten(points):
@@ -38,44 +68,40 @@ def unbeaten(points):
 
 
 def table(records):
-    """Return a row for each network in Markdown, the quickest first."""
+    """Return a row for each network and rule in Markdown, the quickest first."""
     found = networks(records)
-    places = {}
-    for kind in KINDS:
-        points = [(microseconds(group, kind), error(group)) for group in found.values()]
-        places[kind] = dict(zip(found, unbeaten(points), strict=True))
+    first = {kind: unbeaten([network.point(kind) for network in found]) for kind in KINDS}
     lines = [
-        "| network | units | seeds | test error | active units "
+        "| network | units | seeds | masks | test error | active units in training "
         + "".join(
             f"| microseconds an image, {text} | no other beats it " for text in KINDS.values()
         )
         + "|",
-        "| --- " * (5 + 2 * len(KINDS)) + "|",
+        "| --- " * (6 + 2 * len(KINDS)) + "|",
     ]
-    for name, group in sorted(found.items(), key=lambda item: microseconds(item[1], "batch")):
-        errors = runs.test_errors(group)
+    for i in sorted(range(len(found)), key=lambda i: found[i].microseconds("batch")):
+        network, group = found[i], found[i].group
         active = np.mean([100 * summary.active(run) for run in group], axis=0)
         used = ", ".join(f"{share:.1f}" for share in active) + " %"
+        units = "-".join(map(str, group[0].attributes["experiment"]["n_units"]))
         times = "".join(
-            f"| {microseconds(group, kind):.2f} ({_ways(group, kind)}) "
-            f"| {'yes' if places[kind][name] else ''} "
+            f"| {network.microseconds(kind):.2f} ({network.executions(kind)}) "
+            f"| {'yes' if first[kind][i] else ''} "
             for kind in KINDS
         )
         lines.append(
-            f"| {name} | {'-'.join(map(str, group[0].attributes['experiment']['n_units']))} "
-            f"| {len(group)} | {summary.spread(errors, '{:.2f}')} % "
+            f"| {network.name} | {units} | {len(group)} | {MASKS.get(network.rule, '')} "
+            f"| {summary.spread(network.errors(), '{:.2f}')} % "
             f"| {used if runs.drops_units(group[0]) else 'all'} {times}|"
         )
     note = (
         "One thread. Times are medians over turns and seeds, policies counted, by the faster "
         "execution that the network has. Errors are means over the seeds. A network that no other "
-        "beats is on the frontier: all others take more time or have a higher error."
+        "beats is on the frontier: all others take more time or have a higher error. Each learned "
+        "policy stands here twice: with masks that are drawn, which chose the best model on "
+        "validation data, and with its most probable masks, which take no time for draws."
     )
     return "\n".join(lines) + f"\n\n{note}\n"
-
-
-def _ways(group, kind):
-    return "/".join(sorted({run.attributes["timed"][f"execution_{kind}"] for run in group}))
 
 
 @drawing.styled
@@ -84,10 +110,12 @@ def figure(records):
     figure, columns = drawing.new(figsize=(11, 4.6), n_columns=len(KINDS))
     found = networks(records)
     for axes, (kind, text) in zip(columns, KINDS.items(), strict=True):
-        points = [(microseconds(group, kind), error(group)) for group in found.values()]
-        for (name, group), (x, y) in zip(found.items(), points, strict=True):
-            drawing.point(axes, x, y, f"{name}: {x:.2f} us, {y:.2f} %", **_style(group))
-            errors = runs.test_errors(group)
+        points = [network.point(kind) for network in found]
+        for network, (x, y) in zip(found, points, strict=True):
+            masks = f", {MASKS[network.rule]} masks" if network.rule in MASKS else ""
+            label = f"{network.name}{masks}: {x:.2f} us, {y:.2f} %"
+            drawing.point(axes, x, y, label, **_style(network))
+            errors = network.errors()
             axes.plot([x, x], [min(errors), max(errors)], color="0.6", linewidth=0.8, zorder=0)
         best = sorted(p for p, first in zip(points, unbeaten(points), strict=True) if first)
         axes.step(*zip(*best, strict=True), where="post", color="0.4", linewidth=1, zorder=0)
@@ -96,7 +124,9 @@ def figure(records):
         drawing.log_labels(axes.xaxis, axes.yaxis)
     for system, style in _STYLES.items():
         columns[0].plot([], [], label=system, linestyle="none", **style)
-    figure.legend(*columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=7)
+    hollow = _STYLES["policy for each unit"] | {"fillstyle": "none"}
+    columns[0].plot([], [], label="hollow: most probable masks", linestyle="none", **hollow)
+    figure.legend(*columns[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
@@ -111,8 +141,12 @@ _STYLES = {
 }
 
 
-def _style(group):
-    fields = group[0].attributes["experiment"]
+def _style(network):
+    style = _style_of(network.group[0].attributes["experiment"])
+    return style | {"fillstyle": "none"} if network.rule == "thresholded" else style
+
+
+def _style_of(fields):
     if fields["system"] == "plain":
         return _STYLES["dense"]
     if fields["system"] == "dropout":

@@ -18,6 +18,10 @@ Such a file has the command and the versions, and a dict of values by name under
 """
 
 
+ONLY_RULE = "all units"
+"""The rule of systems without gates."""
+
+
 def read(folder):
     """Return the finished records of a folder, in the order of their names, see `by_name`."""
     return list(by_name(folder).values())

@@ -36,25 +36,51 @@ def test_the_faster_execution_counts(tmp_path, monkeypatch):
     """A network without block-sparse execution is timed dense only."""
     for name in ("baseline-500-seed1", "policy-500-seed1"):
         records.write(tmp_path / f"{name}.hdf5", make_record(name.rpartition("-")[0]))
-    speeds = {("baseline-500", "dense"): (5.0, 2.0), ("policy-500", "dense"): (4.0, 1.0),
-              ("policy-500", "block-sparse"): (3.0, 9.0)}  # fmt: skip
+    speeds = {("baseline-500", "all units", "dense"): (5.0, 2.0),
+              ("policy-500", "sampled", "dense"): (4.0, 1.0),
+              ("policy-500", "sampled", "block-sparse"): (3.0, 9.0),
+              ("policy-500", "thresholded", "dense"): (2.0, 1.5),
+              ("policy-500", "thresholded", "block-sparse"): (2.5, 0.5)}  # fmt: skip
     monkeypatch.setattr(
         script, "compile_pass",
-        lambda run, execution: speeds.get((run.attributes["experiment"]["name"], execution)),
+        lambda run, *way: speeds.get((run.attributes["experiment"]["name"], *way)),
     )  # fmt: skip
     monkeypatch.setattr(script, "seconds", lambda way, batches: way[len(batches) > 1])
     images = np.zeros((2000, 4), "float32")
     times = script.microseconds(tmp_path, images, n_turns=3)
     assert times == {
-        "baseline-500-seed1": {
+        "baseline-500-seed1": {"all units": {
             "batch": 5e6 / 1024, "execution_batch": "dense",
             "single": 2e6 / 200, "execution_single": "dense",
-        },
-        "policy-500-seed1": {
+        }},
+        "policy-500-seed1": {"sampled": {
             "batch": 3e6 / 1024, "execution_batch": "block-sparse",
             "single": 1e6 / 200, "execution_single": "dense",
-        },
+        }, "thresholded": {
+            "batch": 2e6 / 1024, "execution_batch": "dense",
+            "single": 0.5e6 / 200, "execution_single": "block-sparse",
+        }},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "rules"),
+    [
+        ("baseline-500", {}, ["all units"]),
+        ("dropout-800-800", {}, ["expected"]),
+        ("policy-500", {}, ["sampled", "thresholded"]),
+        ("policy-500", {"evaluation_rule": "thresholded"}, ["thresholded"]),
+        ("block-800-800", {}, ["sampled", "thresholded"]),
+        ("group-800-800", {"gate": "uniform"}, ["sampled"]),
+    ],
+)
+def test_rules_that_are_timed(name, fields, rules):
+    """Masks of uniform gates that are most probable are all units, or none."""
+    run = make_record(name, **fields)
+    assert script.rules(run) == rules
+    experiment = runs.experiment(run)
+    system = systems.build_for_prediction(experiment, (3, 3), 4)
+    assert set(rules) <= set(system.predict)
 
 
 @pytest.mark.parametrize(
@@ -77,27 +103,34 @@ def test_times_are_of_one_thread_of_blas(module, timing, monkeypatch, tmp_path):
 
 
 def test_table_and_figure_of_the_frontier(tmp_path):
+    """A learned policy has a row for each rule, with that rule's error and time."""
     rows = {
-        "baseline-500-seed1": (0.02, 2.0), "baseline-500-seed2": (0.04, 4.0),
-        "policy-500-seed1": (0.01, 1.0),
-    }  # fmt: skip
+        "baseline-500-seed1": {"all units": (0.02, 2.0)},
+        "baseline-500-seed2": {"all units": (0.04, 4.0)},
+        "policy-500-seed1": {"sampled": (0.03, 2.5), "thresholded": (0.01, 1.0)},
+    }
     times = {}
-    for name, (error, time) in rows.items():
+    for name, rules in rows.items():
         run = make_record(name.rpartition("-")[0], seed=int(name[-1]))
-        run.best_attributes["test_error"] = error
+        times[name] = {}
+        for rule, (error, time) in rules.items():
+            curve = "test_error" if rule == "all units" else f"test_error_{rule}"
+            run.curves[curve][run.best_epoch - 1] = error
+            times[name][rule] = {"batch": time, "single": 10 * time, "execution_batch": "dense",
+                                 "execution_single": "block-sparse"}  # fmt: skip
         records.write(tmp_path / f"{name}.hdf5", run)
-        times[name] = {"batch": time, "single": 10 * time, "execution_batch": "dense",
-                       "execution_single": "block-sparse"}  # fmt: skip
     (tmp_path / "times.json").write_text(json.dumps({"times": times}))
     records.write(tmp_path / "untimed-seed1.hdf5", make_record("baseline-500", n_units=(9,)))
     found = runs.read(tmp_path)
     text = frontier.table(found)
-    quick, slow = text.splitlines()[2:4]
-    assert quick.startswith("| policy-500 | 500 | 1 | 1.00 % |") and quick.count(" yes ") == 2
+    quick, drawn, slow = text.splitlines()[2:5]
+    assert quick.startswith("| policy-500 | 500 | 1 | most probable | 1.00 % |")
+    assert quick.count(" yes ") == 2
     assert "| 1.00 (dense) | yes | 10.00 (block-sparse) | yes |" in quick
+    assert drawn.startswith("| policy-500 | 500 | 1 | drawn | 3.00 % |") and " yes " not in drawn
     assert "3.00 (dense)" in slow and " yes " not in slow and "| all |" in slow
-    assert "(9,)" not in text and len(text.splitlines()) == 6
-    assert len(frontier.figure(found).titles) == 4  # two networks in two panels
+    assert "(9,)" not in text and len(text.splitlines()) == 7
+    assert len(frontier.figure(found).titles) == 6  # a network with two rules and one, two panels
 
 
 def test_the_steps_of_a_search_are_timed_once_for_all_seeds(monkeypatch):
