@@ -138,6 +138,8 @@ def _product_columns(first, last, out, s, W, columns, factors, firsts, length):
     The columns are in an array of their own. Threads that add to the same line of the cache would
     wait for each other at every row.
     """
+    if first == last:
+        return
     own = aligned_rows(s.shape[0], last - first, out)
     own[...] = 0
     if firsts.size > 0:
@@ -221,5 +223,8 @@ def products(s, W, Z):
             columns, factors, firsts = non_zeros_by_block(s, length, room)
             n_entries = firsts[-1, -1]
     n_parts = threads_for(n_entries * (n_W + n_Z))
-    _products_in_parallel(n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts, length)
+    if n_parts == 1:
+        _product_share(0, 1, s_W, W, s_Z, Z, s, columns, factors, firsts, length)
+    else:
+        _products_in_parallel(n_parts, s_W, W, s_Z, Z, s, columns, factors, firsts, length)
     return s_W, s_Z
