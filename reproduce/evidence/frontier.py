@@ -99,7 +99,7 @@ def table(records):
         "execution that the network has. Errors are means over the seeds. A network that no other "
         "beats is on the frontier: all others take more time or have a higher error. Each learned "
         "policy stands here twice: with masks that are drawn, which chose the best model on "
-        "validation data, and with its most probable masks, which take no time for draws."
+        "validation data, and with its most probable masks, which use fewer units than training."
     )
     return "\n".join(lines) + f"\n\n{note}\n"
 
