@@ -136,6 +136,14 @@ def test_a_sample_that_misleads_costs_time_but_no_term():
     assert_close(products(s, W, W[:, :0])[0], s @ W)
 
 
+@pytest.mark.parametrize(("n_rows", "n_in"), [(20, 0), (300, 0), (0, 50)])
+def test_a_product_of_nothing(n_rows, n_in):
+    s, _, W = operands(n_rows, n_in, 145, "float32")
+    s_W, s_Z = products(s, W, W)
+    assert s_W.shape == s_Z.shape == (n_rows, 145)
+    assert not s_W.any() and not s_Z.any()
+
+
 @pytest.mark.parametrize("n_out", [10, 45])
 def test_nan_in_comes_out_as_nan(n_out):
     s, g, W = operands(20, 50, n_out, "float32")

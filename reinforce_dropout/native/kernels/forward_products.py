@@ -195,9 +195,9 @@ def _room_for_lists(s):
     Of many rows a sample is counted. Then there is room for everything.
     """
     step = max(1, s.shape[0] // _SAMPLE)
-    sample = np.ascontiguousarray(s[::step])
-    n_non_zero = count_non_zeros(sample)
-    if n_non_zero > DENSE * sample.size:
+    n_counted = (s.shape[0] + step - 1) // step * s.shape[1]
+    n_non_zero = count_non_zeros(s, step)
+    if n_non_zero > DENSE * n_counted:
         return -1
     return n_non_zero if step == 1 else s.size
 
@@ -217,7 +217,7 @@ def products(s, W, Z):
     columns, factors = np.empty(0, np.int64), np.empty(0, s.dtype)
     firsts = np.empty((0, 0), np.int64)
     n_entries, length = s.size, _block_length(n_rows, max(n_W, n_Z), s.itemsize)
-    if list_may_pay(n_rows, n_W + n_Z):
+    if s.size > 0 and list_may_pay(n_rows, n_W + n_Z):
         room = _room_for_lists(s)
         if room >= 0:
             columns, factors, firsts = non_zeros_by_block(s, length, room)

@@ -79,12 +79,12 @@ def put_bits(bits, n_bits, first, numbers, n, itemsize, zero):
 
 
 @numba.njit
-def count_non_zeros(s):
-    """Count the non-zero entries of a C-ordered matrix; NaN counts."""
+def count_non_zeros(s, step):
+    """Count the non-zero entries of each `step`-th row of a C-ordered matrix; NaN counts."""
     n_rows, n_columns = s.shape
     lanes = VECTOR_BYTES // s.itemsize
     n = 0
-    for i in range(n_rows):
+    for i in range(0, n_rows, step):
         for k in range(0, n_columns, lanes):
             prefetch(address(s) + (i * n_columns + k) * s.itemsize + AHEAD)
             n += count_bits(_bits(s, i, k, n_columns))
