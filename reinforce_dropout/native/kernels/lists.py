@@ -1,7 +1,7 @@
 """Numba kernels for the Ops of `reinforce_dropout.blocks.lists`.
 
-Threads share the instances. A thread takes one panel of the weights after another, and in each the
-instances that use it. So a panel stays in the cache for all of them. Every number is summed in the
+Threads share the instances. A thread takes one panel of the weights after another, or a few of a
+group, and in each the instances that use it. So a panel stays in the cache for all of them. Every number is summed in the
 order of its list, for any number of threads and of instances.
 """
 
@@ -24,7 +24,7 @@ __all__ = [
 _check, capacity = numba.njit(ops.check), numba.njit(ops.capacity)
 check_line = numba.njit(ops.check_line)
 check_lists, check_whole_panels = numba.njit(ops.check_lists), numba.njit(ops.check_whole_panels)
-_sums = lines_of_sums(1)
+_sums_of_four, _sums_of_two, _sums_of_one = (lines_of_sums(n) for n in (4, 2, 1))
 _dots, _single_dot = line_dots(of_vector=True), line_dots(of_vector=False)
 
 
@@ -84,6 +84,26 @@ def list_non_zeros(s):
 
 
 @numba.njit
+def _at_once(n_left):
+    """Return how many neighbouring panels of a group are summed at once, of so many left.
+
+    The list of an instance is read once for all of them.
+    """
+    return 4 if n_left >= 4 else 2 if n_left >= 2 else 1
+
+
+@numba.njit
+def _sums(n_panels, out, panel, panel_bytes, units, values, n, b, zero):
+    """Sum as many panels as `_at_once` says; for the parameters see `lines.lines_of_sums`."""
+    if n_panels == 4:
+        _sums_of_four(out, panel, panel_bytes, units, values, n, b, zero)
+    elif n_panels == 2:
+        _sums_of_two(out, panel, panel_bytes, units, values, n, b, zero)
+    else:
+        _sums_of_one(out, panel, panel_bytes, units, values, n, b, zero)
+
+
+@numba.njit
 def _product_share(part, n_parts, below, W, b, n_units, groups, size, out):
     """Compute all panels for a part of the instances; each goes to the end of their lists.
 
@@ -94,18 +114,22 @@ def _product_share(part, n_parts, below, W, b, n_units, groups, size, out):
     out_counts[start:stop] = 0
     lanes, itemsize, zero = W.shape[2], out_values.itemsize, out_values.dtype.type(0)
     users, n_users = np.empty(stop - start, np.int64), 0
-    for p in range(W.shape[0]):
+    p = 0
+    while p < W.shape[0]:
         first = p * lanes
-        group, count = first // size, min(lanes, n_units - first)
+        group = first // size
         if first % size == 0:  # a group begins: list its instances, without a branch
             n_users = 0
             for i in range(start, stop):
                 users[n_users] = i
                 n_users += groups[i, group]
+        n_panels = _at_once(min((group + 1) * size // lanes, W.shape[0]) - p)
+        columns = n_panels * lanes
         for user in range(n_users):
             i = users[user]
             n = out_counts[i]
             _sums(
+                n_panels,
                 address(out_values) + i * out_values.strides[0] + n * itemsize,
                 address(W) + p * W.strides[0],
                 W.strides[0],
@@ -115,9 +139,10 @@ def _product_share(part, n_parts, below, W, b, n_units, groups, size, out):
                 address(b) + first * itemsize,
                 zero,
             )
-            for j in range(lanes):
+            for j in range(columns):
                 out_units[i, n + j] = first + j
-            out_counts[i] = n + count
+            out_counts[i] = n + min(columns, n_units - first)
+        p += n_panels
     for i in range(start, stop):
         out_values[i, out_counts[i] :] = 0
 

@@ -12,7 +12,10 @@ from reinforce_dropout.native.llvm.vectors import INT, INT32, VECTOR_BYTES, Vect
 
 __all__ = ["add_to_lines", "line_dots", "lines_of_sums"]
 
-#: Sums that run side by side, because an addition waits for the one before it.
+#: Vectors of sums that run side by side, because an addition waits for the one before it. A
+#: processor without AVX-512 has 16 registers.
+_SUMS = 8
+#: Terms that are added side by side, at most.
 _CHAINS = 4
 
 
@@ -59,18 +62,19 @@ def lines_of_sums(n_panels):
                 return [v.multiply_add(x, v.load(w), c) for w, c in zip(places, sums, strict=True)]
 
             def add_terms(step, chains):
-                sums, first = [], builder.mul(step, INT(_CHAINS))
-                for j in range(_CHAINS):
+                sums, first = [], builder.mul(step, INT(n_chains))
+                for j in range(n_chains):
                     own = chains[j * width : (j + 1) * width]
                     sums += add_term(builder.add(first, INT(j)), own)
                 return sums
 
             width = n_panels * LINE_BYTES // VECTOR_BYTES
-            n_steps = builder.sdiv(n, INT(_CHAINS))
-            zeros = [ir.Constant(v.type, [0.0] * v.lanes)] * (width * (_CHAINS - 1))
+            n_chains = min(_CHAINS, max(1, _SUMS // width))
+            n_steps = builder.sdiv(n, INT(n_chains))
+            zeros = [ir.Constant(v.type, [0.0] * v.lanes)] * (width * (n_chains - 1))
             biases = [v.load(place) for place in lines(b)]
             chains = counted_loop(builder, INT(0), n_steps, biases + zeros, add_terms)
-            done = builder.mul(n_steps, INT(_CHAINS))
+            done = builder.mul(n_steps, INT(n_chains))
             first = counted_loop(builder, done, n, chains[:width], add_term)
             for j, place in enumerate(lines(out)):
                 total = first[j]
