@@ -16,8 +16,10 @@ from pytensor.tensor.math import dot
 from pytensor.tensor.rewriting.blas import GemmOptimizer, local_dot_to_dot22
 
 from reinforce_dropout.blocks.list_updates import GroupUpdate, UnitUpdate
+from reinforce_dropout.blocks.lists import GroupProduct
 from reinforce_dropout.blocks.submatrix import PutSubmatrix
-from reinforce_dropout.native.ops.elementwise import Elementwise
+from reinforce_dropout.blocks.unit_product import UnitProduct
+from reinforce_dropout.native.ops.elementwise import Elementwise, ListElementwise
 from reinforce_dropout.native.ops.products import (
     MaskedProductTransposed,
     Products,
@@ -173,14 +175,21 @@ def mask_product_transposed(fgraph, node):
 def fast_elementwise(fgraph, node):
     """Float32 tanh, sigmoid and softplus become :class:`Elementwise` Ops.
 
+    Those of a list's values stop at the end of each list.
+
     ::
 
         Tanh(x) -> Elementwise{tanh}(x)
+        Tanh(values of a list) -> ListElementwise{tanh}(values, counts)
     """
     function = _FUNCTIONS.get(type(node.op.scalar_op))
     (x, *_) = node.inputs
     if function is None or x.dtype != "float32" or x.ndim == 0:
         return None
+    if x.owner and isinstance(x.owner.op, GroupProduct | UnitProduct):
+        values, _, counts = x.owner.outputs
+        if x is values:
+            return [ListElementwise(function)(values, counts)]
     return [Elementwise(function)(x)]
 
 

@@ -16,6 +16,7 @@ from reference import flat
 from scipy import special
 
 from reinforce_dropout import backends, native, systems
+from reinforce_dropout.blocks.lists import GroupProduct, ListNonZeros
 from reinforce_dropout.native.kernels import elementwise
 from reinforce_dropout.native.kernels.forward_products import _product_columns, products
 from reinforce_dropout.native.kernels.rank_updates import rank_updates
@@ -24,7 +25,7 @@ from reinforce_dropout.native.kernels.transposed_products import (
     product_transposed,
 )
 from reinforce_dropout.native.llvm.vectors import VECTOR_BYTES
-from reinforce_dropout.native.ops.elementwise import Elementwise
+from reinforce_dropout.native.ops.elementwise import Elementwise, ListElementwise
 from reinforce_dropout.native.ops.products import (
     MaskedProductTransposed,
     Products,
@@ -187,6 +188,33 @@ def test_elementwise_errors_in_units_in_the_last_place(name, reference, ulp):
     np.testing.assert_array_equal(y[np.isinf(exact)], exact[np.isinf(exact)])
     errors = np.abs(y[finite] - exact[finite])
     assert (errors / np.spacing(np.abs(exact[finite].astype("float32")))).max() <= ulp
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("op_mode", ["FAST_COMPILE", "native"])
+def test_functions_of_lists_stop_at_their_ends(op_mode, n_threads):
+    """Lists of no value, of all, and of any number; 0 beyond, where nothing has a meaning."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(1200, 150)).astype("float32")
+    counts = np.r_[0, 150, 1, 64, 65, rng.integers(0, 151, 1195)]
+    beyond = np.arange(150) >= counts[:, None]
+    values[beyond] = np.nan
+    v, n = pt.fmatrix(), pt.lvector()
+    mode = native.mode() if op_mode == "native" else get_mode(op_mode)
+    for name, expected in (("tanh", np.tanh), ("sigmoid", special.expit)):
+        function = pytensor.function([v, n], ListElementwise(name)(v, n), mode=mode)
+        with threads.limited(n_threads):
+            result = function(values, counts)
+        assert (result[beyond] == 0).all()
+        np.testing.assert_allclose(result[~beyond], expected(values[~beyond]), rtol=1e-6)
+
+
+def test_functions_of_the_values_of_lists_know_the_lists():
+    s, g, W = pt.fmatrices("s", "g", "W")
+    lists = GroupProduct(16)(*ListNonZeros()(s), W[None], pt.zeros(16, "float32"), g > 0)
+    function = pytensor.function([s, g, W], pt.tanh(lists[0]), mode=native.mode())
+    assert any(isinstance(op, ListElementwise) for op in compiled_ops(function))
+    assert not any(isinstance(op, Elementwise) for op in compiled_ops(function))
 
 
 def test_the_loops_are_vectorised():

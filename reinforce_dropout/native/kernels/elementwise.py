@@ -11,7 +11,7 @@ import numpy as np
 from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.native.kernels.sharing import share, threads_for
 
-__all__ = ["FUNCTIONS"]
+__all__ = ["FUNCTIONS", "ON_LISTS"]
 
 # Only "contract", because reordering would undo the two-part subtraction of n ln 2. NumPy's error
 # model, because Python's checks every division for zero, which cannot be vectorised.
@@ -26,6 +26,9 @@ _EXP_FLOOR = np.float32(-104)
 
 #: A function of an element takes as long as this many multiplications; see `sharing.threads_for`.
 _ELEMENT = 4
+
+#: A compiled loop takes so many elements at once, and the rest of a row one by one.
+_STRIDE = 64
 
 _HALF, _ONE, _TWO = np.float32(0.5), np.float32(1), np.float32(2)
 _ZERO = np.float32(0)
@@ -115,33 +118,69 @@ def softplus(x):
     return (x if x > _ZERO else _ZERO) + log1p_unit(exp_nonpositive(-abs(x)))
 
 
-def _on_all(function):
-    """Return the function of all elements of one array into another."""
-
-    @numba.njit
-    def on_share(elements, results):
-        for i in range(elements.size):
-            results[i] = function(elements[i])
+def _on_all(on_row):
+    """Return the function of all elements of one array into another, from that of a part."""
 
     @numba.njit(parallel=True)
     def on_shares(n_parts, elements, results):
         for part in numba.prange(n_parts):
             first, last = share(part, n_parts, elements.size, LINE_BYTES // elements.itemsize)
-            on_share(elements[first:last], results[first:last])
+            on_row(elements[first:last], results[first:last])
 
     @numba.njit
     def on_all(elements, results):
         n_parts = threads_for(_ELEMENT * elements.size)
         if n_parts == 1:
-            on_share(elements, results)
+            on_row(elements, results)
         else:
             on_shares(n_parts, elements, results)
 
     return on_all
 
 
-FUNCTIONS = {
-    name: _on_all(one)
+def _on_lists(on_row):
+    """Return the function of ``counts[i]`` elements of row i into another matrix; then zeros."""
+
+    @numba.njit
+    def on_share(part, n_parts, values, counts, results):
+        for i in range(*share(part, n_parts, len(counts), 1)):
+            n = counts[i]
+            stop = min((n + _STRIDE - 1) // _STRIDE * _STRIDE, values.shape[1])
+            on_row(values[i, :stop], results[i, :stop])
+            results[i, n:] = 0
+
+    @numba.njit(parallel=True)
+    def on_shares(n_parts, values, counts, results):
+        for part in numba.prange(n_parts):
+            on_share(part, n_parts, values, counts, results)
+
+    @numba.njit
+    def on_lists(values, counts, results):
+        n_parts = threads_for(_ELEMENT * counts.sum())
+        if n_parts == 1:
+            on_share(0, 1, values, counts, results)
+        else:
+            on_shares(n_parts, values, counts, results)
+
+    return on_lists
+
+
+def _on_row(function):
+    """Return the function of the elements of one vector into another."""
+
+    @numba.njit
+    def on_row(elements, results):
+        for i in range(elements.size):
+            results[i] = function(elements[i])
+
+    return on_row
+
+
+_ON_ROWS = {
+    name: _on_row(one)
     for name, one in {"tanh": tanh, "sigmoid": sigmoid, "softplus": softplus}.items()
 }
+FUNCTIONS = {name: _on_all(on_row) for name, on_row in _ON_ROWS.items()}
 """Functions of all elements of a vector into another, by name."""
+ON_LISTS = {name: _on_lists(on_row) for name, on_row in _ON_ROWS.items()}
+"""The same of the values of lists, see `blocks.lists`; 0 beyond each list."""

@@ -1,4 +1,4 @@
-"""An Op for tanh, sigmoid and softplus."""
+"""Ops for tanh, sigmoid and softplus."""
 
 import numpy as np
 from pytensor.graph.basic import Apply
@@ -10,9 +10,9 @@ from pytensor.link.numba.dispatch.basic import (
 from scipy import special
 
 from reinforce_dropout.native.digest import VERSION
-from reinforce_dropout.native.kernels.elementwise import FUNCTIONS
+from reinforce_dropout.native.kernels.elementwise import FUNCTIONS, ON_LISTS
 
-__all__ = ["Elementwise"]
+__all__ = ["Elementwise", "ListElementwise"]
 
 
 def _numpy_softplus(x):
@@ -62,3 +62,46 @@ def _numba_elementwise(op, node, **kwargs):
         return result
 
     return native_elementwise, VERSION
+
+
+class ListElementwise(Op):
+    """The same function of the values of lists, see `blocks.lists`: 0 beyond each list.
+
+    Inputs: float32 values (m_b, capacity), counts (m_b,). A list may be much shorter than the
+    longest, so most of the capacity need not be computed.
+    """
+
+    __props__ = ("function",)
+
+    def __init__(self, function):
+        self.function = function
+
+    def make_node(self, values, counts):
+        """Build the node; its output has the type of the values."""
+        return Apply(self, [values, counts], [values.type()])
+
+    def infer_shape(self, *arguments):
+        """Return the shape of the values; PyTensor 3.0 passes one more argument."""
+        *_, input_shapes = arguments
+        return input_shapes[:1]
+
+    def perform(self, node, inputs, output_storage):
+        """Compute with NumPy, for linkers other than Numba's."""
+        values, counts = inputs
+        listed = np.arange(values.shape[1]) < counts[:, None]
+        result = np.where(listed, _IN_NUMPY[self.function](values), 0)
+        output_storage[0][0] = result.astype(values.dtype)
+
+
+@register_funcify_default_op_cache_key(ListElementwise)
+def _numba_list_elementwise(op, node, **kwargs):
+    function = ON_LISTS[op.function]
+
+    @numba_njit
+    def native_list_elementwise(values, counts):
+        contiguous = np.ascontiguousarray(values)
+        result = np.empty_like(contiguous)
+        function(contiguous, counts, result)
+        return result
+
+    return native_list_elementwise, VERSION
