@@ -1,8 +1,8 @@
 """Numba kernels for the Ops of `reinforce_dropout.blocks.lists`.
 
 Threads share the instances. A thread takes one panel of the weights after another, or a few of a
-group, and in each the instances that use it. So a panel stays in the cache for all of them. Every number is summed in the
-order of its list, for any number of threads and of instances.
+group, and in each the instances that use it. So a panel stays in the cache for all of them. Every
+number is summed in the order of its list, for any number of threads and of instances.
 """
 
 import numba
