@@ -8,6 +8,11 @@ Hinton et al. (2012) let the learning rate decay and the momentum grow, in epoch
 in 3000 epochs. (The printed formula has the two coefficients of mu the other way round. The text
 says that momentum grows.) A shorter schedule keeps the shape: rate and momentum depend on the part
 of the schedule that is done.
+
+With the other schedule the rate falls along half a cosine (Loshchilov and Hutter, 2017), which
+stays high for longer, and the momentum is constant::
+
+    rate = (1 + cos(pi t / T)) / 2 rate_0   in epoch t of T
 """
 
 from collections.abc import Callable
@@ -64,7 +69,7 @@ def constant(settings):
 
 
 def pace(settings):
-    """Return the `Pace` of settings: that of Hinton et al. (2012) if they have a schedule.
+    """Return the `Pace` of settings: that of their schedule, if they have one.
 
     The variables are functions of the epoch alone, so a resumed run goes on as it would have.
     """
@@ -73,10 +78,11 @@ def pace(settings):
         return constant(settings)
     factor = pytensor.shared(np.float32(1), name="rate_factor")
     mu = pytensor.shared(np.float32(FIRST_MOMENTUM), name="momentum")
+    rates_at, momentum_at = SCHEDULES[settings.schedule]
 
     def schedule(epoch):
-        factor.set_value(np.float32(rate_factor(epoch, n_epochs)))
-        mu.set_value(np.float32(momentum(epoch, n_epochs, settings.momentum)))
+        factor.set_value(np.float32(rates_at(epoch, n_epochs)))
+        mu.set_value(np.float32(momentum_at(epoch, n_epochs, settings.momentum)))
 
     return Pace(factor, mu, schedule)
 
@@ -90,3 +96,17 @@ def momentum(epoch, n_epochs, last):
     """Return the momentum in an epoch, from 1: it grows linearly to `last`."""
     done = min(1.0, (epoch - 1) / (RISE * n_epochs))
     return done * last + (1 - done) * FIRST_MOMENTUM
+
+
+def cosine(epoch, n_epochs):
+    """Return the factor on the learning rate in an epoch, from 1: half a cosine, towards 0."""
+    return (1 + np.cos(np.pi * (epoch - 1) / n_epochs)) / 2
+
+
+def same_momentum(epoch, n_epochs, last):
+    """Return the momentum in an epoch: always `last`."""
+    return last
+
+
+SCHEDULES = {"exponential": (rate_factor, momentum), "cosine": (cosine, same_momentum)}
+"""``factor(epoch, n_epochs)`` on the rates, and ``momentum(epoch, n_epochs, last)``, by name."""

@@ -77,8 +77,14 @@ class Settings(Experiment):
     schedule_epochs: int = setting(
         0,
         at_least(0),
-        "Length of the schedule of Hinton et al. (2012), in which rates decay and momentum grows, "
-        "see `systems.descent`. A run ends with it. With 0 both are constant.",
+        "Length of the schedule of rates and momentum, see `systems.descent`. A run ends with it. "
+        "With 0 both are constant.",
+    )
+    schedule: str = setting(
+        "exponential",
+        one_of(descent.SCHEDULES),
+        "How rates fall in schedule_epochs: exponentially, while momentum grows, as in Hinton et "
+        "al. (2012), or along half a cosine.",
     )
 
     def __post_init__(self):

@@ -36,6 +36,17 @@ def test_a_compressed_schedule_keeps_its_shape(n_epochs):
         assert found == pytest.approx(0.99) if t >= n_epochs / 6 else found < 0.99
 
 
+def test_the_cosine_falls_from_one_towards_zero():
+    """By half in the middle; the momentum stays."""
+    found = [descent.cosine(epoch, 40) for epoch in (1, 11, 21, 40)]
+    quarter, last = (1 + np.sqrt(0.5)) / 2, (1 - np.cos(np.pi / 40)) / 2
+    np.testing.assert_allclose(found, [1, quarter, 0.5, last], rtol=1e-12)
+    settings = plain.Settings(**SMALL, schedule_epochs=40, schedule="cosine", momentum=0.7)
+    pace = descent.pace(settings)
+    pace.schedule(21)
+    assert pace.factor.get_value() == np.float32(0.5) and pace.mu.get_value() == np.float32(0.7)
+
+
 def test_a_run_ends_with_its_schedule():
     """Whatever is said of epochs; without a schedule nothing changes."""
     paper = systems.preset("dropout-800-800")

@@ -82,6 +82,7 @@ OUT_OF_RANGE = [
     ("n_units", (500, MOST_UNITS + 1), WIDTHS),
     ("activation", "Tanh", "one of tanh, sigmoid, relu"),
     ("l2_of", "cubes", "one of squares, norms"),
+    ("schedule", "linear", "one of exponential, cosine"),
     ("loss_reduction", "max", "one of sum, mean"),
     ("gate", "gaussian", "one of sigmoid-bernoulli, uniform"),
     ("penalty", "l1", "one of kl, mean-kl, active-units, compute-time"),
