@@ -17,7 +17,7 @@ from reinforce_dropout.algorithm import policy_updates, to_theta
 from reinforce_dropout.errors import ExperimentError
 from reinforce_dropout.network import RULES, decided, forward, sampled
 from reinforce_dropout.reinforce import score_function
-from reinforce_dropout.search import compute_time, estimators
+from reinforce_dropout.search import compute_time, estimators, straight_through
 from reinforce_dropout.search.natural import natural_gradient
 from reinforce_dropout.systems import descent, maturation, plain
 from reinforce_dropout.systems.maturation import MATURING
@@ -64,6 +64,8 @@ ESTIMATORS = {
     "self-critical": lambda settings: estimators.self_critical,
     "arm": lambda settings: estimators.arm,
     "disarm": lambda settings: estimators.disarm,
+    "straight-through": lambda settings: straight_through.straight_through,
+    "straight-through-with-slope": lambda settings: straight_through.straight_through_with_slope,
 }
 """``estimator(settings) -> estimator(stage, C, cost_of, rng) -> Estimate``"""
 
@@ -150,8 +152,9 @@ class Settings(plain.Settings):
     estimator: str = setting(
         "reinforce",
         one_of(ESTIMATORS),
-        "How the gradient is estimated. 'reinforce' is the paper's: one mask and the baseline. "
-        "The others try more masks of a layer, and need no baseline.",
+        "How the gradient is estimated. 'reinforce' is the paper's: one mask and the baseline. The "
+        "others need no baseline. Most try more masks of a layer; the straight-through ones, which "
+        "are biased, differentiate by the mask.",
     )
     n_masks: int = setting(
         4, at_least(2), "Masks of the estimator leave-one-out, in the same state."

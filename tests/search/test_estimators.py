@@ -15,6 +15,8 @@ from reinforce_dropout import bernoulli, systems
 from reinforce_dropout.systems import policy
 
 OTHERS = [name for name in policy.ESTIMATORS if name != "reinforce"]
+BIASED = ["straight-through", "straight-through-with-slope"]
+UNBIASED = [name for name in policy.ESTIMATORS if name not in BIASED]
 Q = 0.2
 TABLE = Path(__file__).parents[2] / "docs" / "policy_search.md"
 
@@ -38,7 +40,7 @@ def nll(zs, masks, logits):
     return reference.nll(logits, np.array([1]))
 
 
-@pytest.mark.parametrize("estimator", policy.ESTIMATORS)
+@pytest.mark.parametrize("estimator", UNBIASED)
 @pytest.mark.parametrize("n_units", [(3,), (2, 2)], ids=str)
 def test_unbiased(n_units, estimator):
     """The expectation is the gradient of the expected nll in every layer."""
@@ -81,13 +83,60 @@ def test_unbiased_with_a_price_on_the_units(estimator):
     check_unbiased((2, 2), C, estimator=estimator, n_masks=2, lam=0.3, penalty="active-units")
 
 
+@pytest.mark.parametrize("estimator", BIASED)
+@pytest.mark.parametrize("n_units", [(3,), (2, 2)], ids=str)
+def test_straight_through_is_the_derivative_by_the_mask(n_units, estimator):
+    """Its expectation is that of dC/du, times the slope; C holds the divergences above."""
+    lam = 0.7
+    enumeration = Enumeration(n_units, estimator=estimator, lam=lam, kl_gradient="total", q=Q)
+    P, x = enumeration.P, enumeration.x
+    for i, k in enumerate(n_units):
+        expected = np.zeros(k)
+        for bits in reference.all_masks(sum(n_units)):
+            masks = np.split(bits[None], np.cumsum(n_units)[:-1], axis=1)
+            zs, _ = reference.forward(P, x, masks)
+            pairs = zip(zs, masks, strict=True)
+            probability = np.exp(sum(reference.log_pi(z, u) for z, u in pairs))
+            sigma = reference.sigm(zs[i][0])
+            slope = sigma * (1 - sigma) if estimator.endswith("slope") else 1
+
+            def C(moved, i=i, masks=masks):
+                zs, logits = reference.forward(P, x, [*masks[:i], moved["u"], *masks[i + 1 :]])
+                above = sum(reference.kl(z, Q) for z in zs[i + 1 :])
+                return (reference.nll(logits, enumeration.y) + lam * above)[0]
+
+            (dC,) = reference.gradient(C, {"u": masks[i]}, ["u"])["u"]
+            expected += probability * dC * slope
+        mean = enumeration.mean()[f"o_{i + 1}"]
+        assert np.abs(expected).max() > 1e-4
+        np.testing.assert_allclose(mean, expected, rtol=1e-8, err_msg=str(i))
+
+
+def test_straight_through_with_slope_is_right_where_the_cost_is_linear():
+    """The price on the units is; the nll is not."""
+
+    def units(zs, masks, logits):
+        return 0.3 * sum(u.sum(axis=1) for u in masks)
+
+    def means(lam):
+        fields = {"estimator": "straight-through-with-slope", "penalty": "active-units"}
+        return Enumeration((3,), lam=lam, **fields).mean()
+
+    enumeration = Enumeration((3,))
+    exact_price, exact_nll = enumeration.gradient(units), enumeration.gradient(nll)
+    with_price, without = means(0.3), means(0.0)
+    for name in exact_price:
+        np.testing.assert_allclose(with_price[name] - without[name], exact_price[name], rtol=1e-8)
+        assert np.abs(without[name] - exact_nll[name]).max() > 1e-4
+
+
 BEST_BASELINE = "reinforce, best baseline per unit"
 
 
 def variances(i, n_units, **settings):
     """Return the exact variances of the estimates for stage i, by name."""
     found = {}
-    for name in policy.ESTIMATORS:
+    for name in UNBIASED:
         enumeration = Enumeration(n_units, seed=3, baseline="none", estimator=name, **settings)
         found[name] = enumeration.variance(i)
         if name == "reinforce":
@@ -171,7 +220,7 @@ def test_the_network_learns_from_the_same_masks(estimator):
         same = np.array_equal(p.get_value(), other.parameters[name].get_value())
         assert same == (name[0] in "Wb"), name
     drawn = rng.get_value().bit_generator.state != other_rng.get_value().bit_generator.state
-    assert drawn == (estimator != "self-critical")
+    assert drawn == (estimator not in ["self-critical", *BIASED])
 
 
 @pytest.mark.parametrize("floatX", ["float32", "float64"])
