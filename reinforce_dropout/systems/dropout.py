@@ -162,4 +162,21 @@ PRESETS = (
     ),
     Settings(name="dropout-800-800", **_PAPER),
     Settings(name="dropout-input-800-800", input_keep=0.8, **_PAPER),
+    # Not from the paper: a small plain network, trained as well as we can. Pixels drop, hidden units
+    # do not. Of the rates 0.1, 0.3, 1 and 3, the one with the lowest validation error of 60 epochs.
+    Settings(
+        name="pixel-dropout-112-48",
+        input_keep=0.8,
+        hidden_keep=1.0,
+        activation="tanh",
+        initial_std=0.05,
+        max_squared_norm=4.0,
+        learning_rate=1.0,
+        optimizer="momentum",
+        momentum=0.9,
+        schedule="cosine",
+        n_epochs=60,
+        schedule_epochs=60,
+        **_CHOSEN | {"n_units": (112, 48)},
+    ),
 )
