@@ -242,4 +242,28 @@ PRESETS = (
         kl_gradient="total",
         **_CHOSEN | {"instances_per_block": 1, "lam": 0.003, "q": 0.1},
     ),
+    # The same masks learn straight through, and pay for the time. The network descends as that of
+    # the preset pixel-dropout-112-48. Two settings were tried for 40 epochs.
+    Settings(
+        name="straight-through-group-800-800",
+        n_units=(800, 800),
+        units_per_block=16,
+        estimator="straight-through-with-slope",
+        penalty="compute-time",
+        lam=0.3,
+        min_rate=0.01,
+        policy_learning_rate=0.3,
+        learning_rate=1.0,
+        loss_reduction="mean",
+        l2=0.0,
+        batch_size=100,
+        shuffle=True,
+        optimizer="momentum",
+        policy_optimizer="momentum",
+        schedule="cosine",
+        schedule_epochs=40,
+        n_epochs=40,
+        patience=10**9,
+        evaluation_rule="thresholded",
+    ),
 )

@@ -162,8 +162,9 @@ PRESETS = (
     ),
     Settings(name="dropout-800-800", **_PAPER),
     Settings(name="dropout-input-800-800", input_keep=0.8, **_PAPER),
-    # Not from the paper: a small plain network, trained as well as we can. Pixels drop, hidden units
-    # do not. Of the rates 0.1, 0.3, 1 and 3, the one with the lowest validation error of 60 epochs.
+    # Not from the paper: a small plain network, trained as well as we can. Pixels drop, hidden
+    # units do not. Of the rates 0.1, 0.3, 1 and 3, the one with the lowest validation error of 60
+    # epochs.
     Settings(
         name="pixel-dropout-112-48",
         input_keep=0.8,
