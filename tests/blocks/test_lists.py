@@ -25,11 +25,11 @@ from reinforce_dropout.systems import block_policy
 
 DTYPES = [pytest.param("float32", marks=pytest.mark.cpu), "float64"]
 TOLERANCE = {"float32": 2e-5, "float64": 1e-13}
-#: Instances, units below and above, units in a group: none, one image, one group, a short last one,
-#: groups of several panels.
+#: Instances, units below and above, units in a group: none, one image, one group, groups of several
+#: panels, a short last one.
 SHAPES = [
-    (0, 5, 7, 16), (1, 1, 1, 16), (1, 70, 90, 32), (7, 17, 16, 16), (30, 33, 50, 16),
-    (9, 40, 250, 112), (20, 30, 200, 48),
+    (0, 5, 7, 16), (1, 1, 1, 16), (1, 70, 90, 32), (7, 17, 16, 16), (9, 40, 250, 112),
+    (20, 30, 200, 48), (30, 33, 50, 16),
 ]  # fmt: skip
 RATES = {"none": 0, "all": 1, "random": 0.4}
 
