@@ -1,7 +1,7 @@
 """Numba kernel for `blocks.list_product`: all units, from the lists of single instances.
 
-Threads share the instances. Panels are summed two at a time, so the list of an instance is read
-half as often. Every number is summed in the order of its list, for any number of threads and of
+Threads share the instances. Panels are summed up to four at a time, so the list of an instance is
+read less often. Every number is summed in the order of its list, for any number of threads and of
 instances.
 """
 
@@ -9,16 +9,20 @@ import numba
 import numpy as np
 
 from reinforce_dropout.blocks import list_product as ops
-from reinforce_dropout.native.kernels.lists import check_line, check_lists, for_whole_panels
+from reinforce_dropout.native.kernels.lists import (
+    check_line,
+    check_lists,
+    for_whole_panels,
+    panels_at_once,
+    sum_panels,
+)
 from reinforce_dropout.native.kernels.packed import parts_for
 from reinforce_dropout.native.kernels.sharing import share
-from reinforce_dropout.native.llvm.lines import lines_of_sums
 from reinforce_dropout.native.llvm.vectors import address
 
 __all__ = ["list_product"]
 
 _check = numba.njit(ops.check)
-_sums_of_pair, _sums_of_one = lines_of_sums(2), lines_of_sums(1)
 
 
 @numba.njit
@@ -27,17 +31,22 @@ def _product_share(part, n_parts, below, W, b, out):
     values, units, counts = below
     start, stop = share(part, n_parts, len(counts), 1)
     panel, line, zero = W.strides[0], W.shape[2] * W.itemsize, out.dtype.type(0)
-    for p in range(0, W.shape[0], 2):
-        sums_of = address(W) + p * panel
-        biases = address(b) + p * line
+    p = 0
+    while p < W.shape[0]:
+        n_panels = panels_at_once(W.shape[0] - p)
         for i in range(start, stop):
-            at = address(out) + i * out.strides[0] + p * line
-            s, below_i = address(values) + i * values.strides[0], address(units)
-            below_i += i * units.strides[0]
-            if p + 1 < W.shape[0]:
-                _sums_of_pair(at, sums_of, panel, below_i, s, counts[i], biases, zero)
-            else:
-                _sums_of_one(at, sums_of, panel, below_i, s, counts[i], biases, zero)
+            sum_panels(
+                n_panels,
+                address(out) + i * out.strides[0] + p * line,
+                address(W) + p * panel,
+                panel,
+                address(units) + i * units.strides[0],
+                address(values) + i * values.strides[0],
+                counts[i],
+                address(b) + p * line,
+                zero,
+            )
+        p += n_panels
 
 
 @numba.njit(parallel=True)

@@ -18,7 +18,7 @@ from reinforce_dropout.native.llvm.vectors import VECTOR_BYTES, address, non_zer
 
 __all__ = [
     "capacity", "check_line", "check_lists", "check_whole_panels", "for_whole_panels",
-    "group_product", "group_product_transposed", "list_non_zeros",
+    "group_product", "group_product_transposed", "list_non_zeros", "panels_at_once", "sum_panels",
 ]  # fmt: skip
 
 _check, capacity = numba.njit(ops.check), numba.njit(ops.capacity)
@@ -84,8 +84,8 @@ def list_non_zeros(s):
 
 
 @numba.njit
-def _at_once(n_left):
-    """Return how many neighbouring panels of a group are summed at once, of so many left.
+def panels_at_once(n_left):
+    """Return how many neighbouring panels are summed at once, of so many left.
 
     The list of an instance is read once for all of them.
     """
@@ -93,8 +93,8 @@ def _at_once(n_left):
 
 
 @numba.njit
-def _sums(n_panels, out, panel, panel_bytes, units, values, n, b, zero):
-    """Sum as many panels as `_at_once` says; for the parameters see `lines.lines_of_sums`."""
+def sum_panels(n_panels, out, panel, panel_bytes, units, values, n, b, zero):
+    """Sum as many panels as `panels_at_once` says; for the parameters see `lines.lines_of_sums`."""
     if n_panels == 4:
         _sums_of_four(out, panel, panel_bytes, units, values, n, b, zero)
     elif n_panels == 2:
@@ -123,12 +123,12 @@ def _product_share(part, n_parts, below, W, b, n_units, groups, size, out):
             for i in range(start, stop):
                 users[n_users] = i
                 n_users += groups[i, group]
-        n_panels = _at_once(min((group + 1) * size // lanes, W.shape[0]) - p)
+        n_panels = panels_at_once(min((group + 1) * size // lanes, W.shape[0]) - p)
         columns = n_panels * lanes
         for user in range(n_users):
             i = users[user]
             n = out_counts[i]
-            _sums(
+            sum_panels(
                 n_panels,
                 address(out_values) + i * out_values.strides[0] + n * itemsize,
                 address(W) + p * W.strides[0],
