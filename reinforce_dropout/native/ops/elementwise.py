@@ -22,27 +22,30 @@ def _numpy_softplus(x):
 _IN_NUMPY = {"tanh": np.tanh, "sigmoid": special.expit, "softplus": _numpy_softplus}
 
 
-class Elementwise(Op):
-    """One function of `kernels.elementwise` on every element of a float32 array of any rank.
-
-    It is not part of PyTensor's fused loops. Those have so many inputs and outputs that LLVM cannot
-    prove them distinct, and then does not vectorise the loop. `function` is "tanh", "sigmoid" or
-    "softplus".
-    """
+class _Function(Op):
+    """One function of `kernels.elementwise`: `function` is "tanh", "sigmoid" or "softplus"."""
 
     __props__ = ("function",)
 
     def __init__(self, function):
         self.function = function
 
+    def infer_shape(self, *arguments):
+        """Return the shape of the first input; PyTensor 3.0 passes one more argument."""
+        *_, input_shapes = arguments
+        return input_shapes[:1]
+
+
+class Elementwise(_Function):
+    """The function of every element of a float32 array of any rank.
+
+    It is not part of PyTensor's fused loops. Those have so many inputs and outputs that LLVM cannot
+    prove them distinct, and then does not vectorise the loop.
+    """
+
     def make_node(self, x):
         """Build the node; its output has x's type."""
         return Apply(self, [x], [x.type()])
-
-    def infer_shape(self, *arguments):
-        """Return x's shape; PyTensor 3.0 passes one more argument."""
-        *_, input_shapes = arguments
-        return input_shapes
 
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy, for linkers other than Numba's."""
@@ -64,26 +67,16 @@ def _numba_elementwise(op, node, **kwargs):
     return native_elementwise, VERSION
 
 
-class ListElementwise(Op):
-    """The same function of the values of lists, see `blocks.lists`: 0 beyond each list.
+class ListElementwise(_Function):
+    """The function of the values of lists, see `blocks.lists`: 0 beyond each list.
 
     Inputs: float32 values (m_b, capacity), counts (m_b,). A list may be much shorter than the
     longest, so most of the capacity need not be computed.
     """
 
-    __props__ = ("function",)
-
-    def __init__(self, function):
-        self.function = function
-
     def make_node(self, values, counts):
         """Build the node; its output has the type of the values."""
         return Apply(self, [values, counts], [values.type()])
-
-    def infer_shape(self, *arguments):
-        """Return the shape of the values; PyTensor 3.0 passes one more argument."""
-        *_, input_shapes = arguments
-        return input_shapes[:1]
 
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy, for linkers other than Numba's."""
