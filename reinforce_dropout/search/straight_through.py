@@ -3,7 +3,7 @@
 A network multiplies by its masks. So its cost C has a derivative with respect to them, which says
 what a little more of a unit would do. A decision is all or nothing, so both estimators are biased.
 In return they tell each unit its own part in the cost, without a baseline. They have the signature
-of `search.estimators`, and need no further pass: back-propagation passes the masks anyway.
+of `search.estimators`, and need no further pass forwards.
 """
 
 import pytensor
