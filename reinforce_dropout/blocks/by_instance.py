@@ -12,7 +12,7 @@ import pytensor.tensor as pt
 
 from reinforce_dropout.blocks.forward import first_product
 from reinforce_dropout.blocks.list_product import ListProduct
-from reinforce_dropout.blocks.lists import GroupProduct, ListNonZeros, panel_lanes
+from reinforce_dropout.blocks.lists import MOST_UNITS, GroupProduct, ListNonZeros, panel_lanes
 from reinforce_dropout.blocks.panels import in_panels
 from reinforce_dropout.blocks.sharing import expand
 from reinforce_dropout.blocks.unit_product import UnitProduct
@@ -48,11 +48,13 @@ def suits(network, sharing):
     """Whether `forward` can run a network.
 
     Instances decide for single units, or for groups that fill panels. Policies begin with products,
-    or never look at the state.
+    or never look at the state. Each unit of a layer has a number, see `lists`.
     """
     lanes = panel_lanes(network.output.W.dtype)
     known = all(first_product(g.policy) or _never_looks(g.policy) for g in network.gates)
-    return sharing.instances == 1 and (sharing.units == 1 or sharing.units % lanes == 0) and known
+    whole = sharing.units == 1 or sharing.units % lanes == 0
+    numbered = all(len(W.get_value(borrow=True)) <= MOST_UNITS for W in network.weights)
+    return sharing.instances == 1 and whole and known and numbered
 
 
 def _never_looks(policy):

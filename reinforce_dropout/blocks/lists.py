@@ -4,13 +4,13 @@ A list keeps what an instance uses: the numbers of its units, and their values. 
 of the weights or several, and a panel is as wide as a line of the cache. So an instance reads whole
 lines, of its own units below and of its own groups, and nothing else.
 
-==========  =====================  ================================================================
-name        shape                  what
-==========  =====================  ================================================================
-``values``  (m_b, capacity)        value t of an instance; what its list does not reach is not used
-``units``   (m_b, capacity) int32  number of that unit
-``counts``  (m_b,) int64           length of each instance's list
-==========  =====================  ================================================================
+==========  ======================  ===============================================================
+name        shape                   what
+==========  ======================  ===============================================================
+``values``  (m_b, capacity)         value t of an instance; what its list does not reach is not used
+``units``   (m_b, capacity) uint16  number of that unit; they rise
+``counts``  (m_b,) int64            length of each instance's list
+==========  ======================  ===============================================================
 
 As in `packed`, the Ops compute with NumPy here; under Numba, `native` compiles them. They have no
 code for JAX. `GroupProduct` is differentiated by the values below only: see `list_updates` for the
@@ -24,6 +24,11 @@ from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 
 from reinforce_dropout.alignment import LINE_BYTES
+
+#: The dtype of a unit's number. Lists of half the bytes leave more of the cache to the weights.
+UNIT = "uint16"
+#: The widest layer whose units have such numbers.
+MOST_UNITS = 2**16
 
 
 def panel_lanes(dtype):
@@ -44,7 +49,8 @@ class ListNonZeros(Op):
     def perform(self, node, inputs, output_storage):
         """Compute with NumPy."""
         (s,) = inputs
-        values, units = np.zeros_like(s), np.zeros(s.shape, np.int32)
+        check_width(s.shape[1])
+        values, units = np.zeros_like(s), np.zeros(s.shape, UNIT)
         counts = np.count_nonzero(s, axis=1)
         for i, row in enumerate(s):
             units[i, : counts[i]] = np.flatnonzero(row)
@@ -83,9 +89,10 @@ class GroupProduct(Op):
         check_lists(values, units, counts, panels.shape[1])
         check_line(panels)
         check(self.size, counts, panels, b, groups)
+        check_width(b.size)
         W = np.concatenate(panels, axis=1)[:, : b.size]
         out = np.zeros((len(groups), capacity(groups, self.size)), values.dtype)
-        out_units, out_counts = np.zeros(out.shape, np.int32), np.zeros(len(out), np.int64)
+        out_units, out_counts = np.zeros(out.shape, UNIT), np.zeros(len(out), np.int64)
         for i, in_use in enumerate(np.repeat(groups, self.size, axis=1)[:, : b.size]):
             own, below = np.flatnonzero(in_use), units[i, : counts[i]]
             out_counts[i], out_units[i, : own.size] = own.size, own
@@ -179,8 +186,8 @@ def check_lists(values, units, counts, n_units):
         )
     for i in range(len(counts)):
         n = counts[i]
-        # The numbers of a list rise, so its ends tell.
-        if n > units.shape[1] or (n > 0 and (units[i, 0] < 0 or units[i, n - 1] >= n_units)):
+        # The numbers of a list rise, so its end tells.
+        if n > units.shape[1] or (n > 0 and units[i, n - 1] >= n_units):
             raise ValueError(
                 "the lists do not go with the weights: give the units of their layer, and for "
                 "each instance no more than there are."
@@ -205,16 +212,22 @@ def check_operand_types(values, W, b, mask):
         )
 
 
+def check_width(n_units):
+    """Refuse a layer with more units than have numbers."""
+    if n_units > MOST_UNITS:
+        raise ValueError("the layer is too wide for lists: they number no more than 65536 units.")
+
+
 def check_types(numbers, units):
-    """Refuse symbolic numbers of several dtypes, and units that are not int32."""
+    """Refuse symbolic numbers of several dtypes, and units that are not `UNIT`."""
     dtypes = sorted({v.dtype for v in numbers})
-    if len(dtypes) > 1 or any(v.dtype != "int32" for v in units):
+    if len(dtypes) > 1 or any(v.dtype != UNIT for v in units):
         raise TypeError(
             f"numbers are {' and '.join(dtypes)} and units {units[0].dtype}: give all numbers one "
-            "dtype, and units as int32."
+            f"dtype, and units as {UNIT}."
         )
 
 
 def list_types(dtype):
     """Return new symbolic lists: values, units and counts."""
-    return [pt.matrix(dtype=dtype), pt.imatrix(), pt.lvector()]
+    return [pt.matrix(dtype=dtype), pt.matrix(dtype=UNIT), pt.lvector()]

@@ -11,10 +11,12 @@ from pytensor.graph.basic import Apply
 from pytensor.graph.op import Op
 
 from reinforce_dropout.blocks.lists import (
+    UNIT,
     capacity,
     check_line,
     check_lists,
     check_operand_types,
+    check_width,
     list_types,
 )
 
@@ -41,9 +43,10 @@ class UnitProduct(Op):
         check_lists(values, units, counts, panels.shape[1])
         check_line(panels)
         check(counts, panels, b, mask)
+        check_width(b.size)
         W = np.concatenate(panels, axis=1)
         out = np.zeros((len(mask), capacity(mask, 1)), values.dtype)
-        out_units, out_counts = np.zeros(out.shape, np.int32), np.zeros(len(out), np.int64)
+        out_units, out_counts = np.zeros(out.shape, UNIT), np.zeros(len(out), np.int64)
         for i, in_use in enumerate(mask):
             own, below = np.flatnonzero(in_use), units[i, : counts[i]]
             out_counts[i], out_units[i, : own.size] = own.size, own

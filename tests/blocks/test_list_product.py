@@ -63,7 +63,7 @@ def test_threads_and_company_change_no_bit():
     [
         (1, lambda units: units[:, :3], "values and units need one shape"),
         (2, lambda counts: counts[:3], "the lists do not go with each other"),
-        (1, lambda units: units + np.int32(48), "give the units of their layer"),
+        (1, lambda units: units + np.uint16(48), "give the units of their layer"),
         (4, lambda b: b[:3], "each unit needs a column of the panels"),
         (3, lambda W: W[:, :, :7].copy(), "each row needs a line of the cache"),
     ],
@@ -80,5 +80,5 @@ def test_other_types_are_refused():
     values, units, counts, W, b = operands_of((2, 3, 4), "float32")[0]
     with pytest.raises(TypeError, match="give all numbers one dtype"):
         ListProduct()(values, units, counts, W.astype("float64"), b)
-    with pytest.raises(TypeError, match="units as int32"):
+    with pytest.raises(TypeError, match="units as uint16"):
         ListProduct()(values, units.astype("int64"), counts, W, b)

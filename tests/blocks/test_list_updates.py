@@ -223,7 +223,7 @@ def test_other_types_are_refused():
         (list_updates.GroupUpdate(), layer.update()),
         (list_updates.UnitUpdate(), layer.unit_update()),
     ):
-        with pytest.raises(TypeError, match="units as int32"):
+        with pytest.raises(TypeError, match="units as uint16"):
             op(*operands)
     layer.g = layer.g.astype("float64")
     with pytest.raises(TypeError, match="float32 and float64.* one dtype"):

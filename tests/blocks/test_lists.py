@@ -55,7 +55,7 @@ class Layer:
         """Return the inputs of `GroupProduct`; a list ends with what must not be read."""
         n, n_in = self.s.shape
         values = np.full((n, n_in), np.nan, self.s.dtype)
-        units = np.full((n, n_in), 2**31 - 1, "int32")
+        units = np.full((n, n_in), 2**16 - 1, "uint16")
         counts = np.count_nonzero(self.s, axis=1)
         for i, row in enumerate(self.s):
             units[i, : counts[i]] = np.flatnonzero(row)
@@ -65,7 +65,7 @@ class Layer:
     def assert_right(self, found):
         """Check the lists of the product."""
         values, units, counts = found
-        assert values.dtype == self.s.dtype and (units.dtype, counts.dtype) == ("int32", "int64")
+        assert values.dtype == self.s.dtype and (units.dtype, counts.dtype) == ("uint16", "int64")
         assert values.shape == units.shape and values.shape[1] % self.size == 0
         np.testing.assert_array_equal(counts, self.in_use.sum(axis=1))
         for i, own in enumerate(self.in_use):
@@ -104,10 +104,27 @@ def test_what_is_not_zero_is_listed(dtype):
         kernels.list_non_zeros(s),
     ):
         assert values.dtype == dtype and values.shape == units.shape == s.shape
-        assert (units.dtype, counts.dtype) == ("int32", "int64")
+        assert (units.dtype, counts.dtype) == ("uint16", "int64")
         for row, *one, count in zip(s, values, units, counts, strict=True):
             np.testing.assert_array_equal(one[1][:count], np.flatnonzero(row))
             np.testing.assert_array_equal(one[0][:count], row[row != 0])
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_neighbours_give_the_bits_of_single_lines(size):
+    """Units that follow each other are read from end to end, those apart one by one."""
+    rng = np.random.default_rng(4)
+    n_in, counts = 150, np.arange(100, 151, 10)
+    values = rng.normal(size=(len(counts), n_in)).astype("float32")
+    W, b = rng.normal(size=(n_in, 128)).astype("float32"), np.zeros(128, "float32")
+    spread, groups = np.full((2 * n_in, 128), np.nan, "float32"), rng.random((6, 128 // size)) < 0.7
+    spread[::2] = W
+    units = np.broadcast_to(np.arange(n_in, dtype=lists.UNIT), values.shape).copy()
+    listed = partial(kernels.group_product, values)
+    together, _, _ = listed(units, counts, in_panels(W, 16), b, groups, size)
+    apart, _, _ = listed(2 * units, counts, in_panels(spread, 16), b, groups, size)
+    np.testing.assert_array_equal(together, apart)
 
 
 @pytest.mark.cpu
@@ -141,7 +158,7 @@ def spoilt(change):
     [
         (lambda v: {"units": v["units"][:, :3]}, "values and units need one shape"),
         (lambda v: {"counts": v["counts"][:3]}, "the lists do not go with each other"),
-        (lambda v: {"units": v["units"] + np.int32(48)}, "give the units of their layer"),
+        (lambda v: {"units": v["units"] + np.uint16(48)}, "give the units of their layer"),
         (lambda v: {"groups": v["groups"][:3]}, "a row for each instance"),
         (lambda v: {"groups": v["groups"][:, :1]}, "a column for each group"),
         (lambda v: {"b": v["b"][:3]}, "each unit one column"),
@@ -153,6 +170,18 @@ def test_operands_that_do_not_go_together_are_refused(change, words):
     for product in (by_perform, lambda size, *operands: kernels.group_product(*operands, size)):
         with pytest.raises(ValueError, match=words):
             product(16, *spoilt(change))
+
+
+def test_layers_with_too_many_units_are_refused():
+    x, wide = pt.fmatrix(), np.zeros((1, lists.MOST_UNITS + 1), "float32")
+    for listed in (compiled([x], lists.ListNonZeros()(x)), kernels.list_non_zeros):
+        with pytest.raises(ValueError, match="no more than 65536 units"):
+            listed(wide)
+    below = np.zeros((0, 1), "float32"), np.zeros((0, 1), lists.UNIT), np.zeros(0, int)
+    W, groups = np.zeros((4097, 1, 16), "float32"), np.zeros((0, 4097), bool)
+    for product in (by_perform, lambda size, *operands: kernels.group_product(*operands, size)):
+        with pytest.raises(ValueError, match="no more than 65536 units"):
+            product(16, *below, W, wide[0], groups)
 
 
 def test_other_types_are_refused():
@@ -266,9 +295,13 @@ def test_what_block_sparse_prediction_takes(instances, units):
 
 
 def test_what_it_does_not_suit():
-    """Blocks, groups that end within a panel, and policies that do not begin with a product."""
+    """Blocks, groups that end within a panel, policies without a product, units without numbers."""
     network = network_of(16)
     assert not by_instance.suits(network, Sharing(2, 16))
     assert not by_instance.suits(network_of(8), Sharing(1, 8))
+    wide = network.output._replace(
+        W=pytensor.shared(np.zeros((lists.MOST_UNITS + 1, 4), "float32"))
+    )
+    assert not by_instance.suits(network._replace(output=wide), Sharing(1, 16))
     gates = [gate._replace(policy=lambda s: s) for gate in network.gates]
     assert not by_instance.suits(network._replace(gates=gates), Sharing(1, 16))

@@ -67,7 +67,7 @@ def spoilt(change):
     [
         (lambda v: {"units": v["units"][:, :3]}, "values and units need one shape"),
         (lambda v: {"counts": v["counts"][:3]}, "the lists do not go with each other"),
-        (lambda v: {"units": v["units"] + np.int32(48)}, "give the units of their layer"),
+        (lambda v: {"units": v["units"] + np.uint16(48)}, "give the units of their layer"),
         (lambda v: {"mask": v["mask"][:3]}, "a row for each instance"),
         (lambda v: {"mask": v["mask"][:, :3]}, "a column for each unit"),
         (lambda v: {"b": v["b"][:3]}, "each unit a bias"),

@@ -8,24 +8,31 @@ number is summed in the order of its list, for any number of threads and of inst
 import numba
 import numpy as np
 
+from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.blocks import lists as ops
-from reinforce_dropout.native.kernels.non_zeros import AHEAD, put_bits
+from reinforce_dropout.native.kernels.non_zeros import AHEAD, PUTS_VALUES, ROOM, put_vector
 from reinforce_dropout.native.kernels.packed import COPY, parts_for
 from reinforce_dropout.native.kernels.sharing import share
 from reinforce_dropout.native.llvm.lines import line_dots, lines_of_sums
-from reinforce_dropout.native.llvm.places import BITS
-from reinforce_dropout.native.llvm.vectors import VECTOR_BYTES, address, non_zero_bits, prefetch
+from reinforce_dropout.native.llvm.places import BITS, put_range
+from reinforce_dropout.native.llvm.vectors import VECTOR_BYTES, address, prefetch
 
 __all__ = [
-    "capacity", "check_line", "check_lists", "check_whole_panels", "for_whole_panels",
-    "group_product", "group_product_transposed", "list_non_zeros", "panels_at_once", "sum_panels",
+    "UNIT", "capacity", "check_line", "check_lists", "check_whole_panels", "check_width",
+    "for_whole_panels", "group_product", "group_product_transposed", "list_non_zeros",
+    "panels_at_once", "sum_panels",
 ]  # fmt: skip
 
+#: The dtype of the numbers of units, as Numba takes it.
+UNIT = np.dtype(ops.UNIT)
 _check, capacity = numba.njit(ops.check), numba.njit(ops.capacity)
-check_line = numba.njit(ops.check_line)
+check_line, check_width = numba.njit(ops.check_line), numba.njit(ops.check_width)
 check_lists, check_whole_panels = numba.njit(ops.check_lists), numba.njit(ops.check_whole_panels)
 _sums_of_four, _sums_of_two, _sums_of_one = (lines_of_sums(n) for n in (4, 2, 1))
 _dots, _single_dot = line_dots(of_vector=True), line_dots(of_vector=False)
+
+#: So many instances read nearly all lines of a panel. Then the next panel is fetched meanwhile.
+_MANY = 32
 
 
 @numba.njit
@@ -40,21 +47,25 @@ def for_whole_panels(b, W):
 def _list_row(row, values, units):
     """List what is not zero in a row; return the number.
 
-    Eight units are written at once, and the next ones over those too many. A branch would be
-    guessed wrongly.
+    Whole vectors are written, and the next ones over those too many. A branch would be guessed
+    wrongly.
     """
     n, k, lanes, zero = 0, 0, VECTOR_BYTES // row.itemsize, row.dtype.type(0)
-    while k + max(lanes, BITS) <= row.size:
-        prefetch(address(row) + k * row.itemsize + AHEAD)
-        bits = non_zero_bits(address(row) + k * row.itemsize, lanes, zero)
-        n = put_bits(bits, lanes, k, address(units), n, units.itemsize, units.dtype.type(0))
+    while k + ROOM <= row.size:
+        at = address(row) + k * row.itemsize
+        prefetch(at + AHEAD)
+        n += put_vector(
+            at, lanes, k, address(values) + n * values.itemsize,
+            address(units) + n * units.itemsize, units.itemsize, lanes, zero, units.dtype.type(0),
+        )  # fmt: skip
         k += lanes
     while k < row.size:
-        units[n] = k
+        units[n], values[n] = k, row[k]
         n += row[k] != 0
         k += 1
-    for t in range(n):
-        values[t] = row[np.uint64(units[t])]  # unsigned: none counts from the end
+    if not PUTS_VALUES:
+        for t in range(n):
+            values[t] = row[units[t]]
     return n
 
 
@@ -73,7 +84,8 @@ def _list_in_parallel(n_parts, s, values, units, counts):
 @numba.njit
 def list_non_zeros(s):
     """Return values, units and counts of what is not zero in s (m_b, n_units)."""
-    values, units = np.empty(s.shape, s.dtype), np.empty(s.shape, np.int32)
+    check_width(s.shape[1])
+    values, units = np.empty(s.shape, s.dtype), np.empty(s.shape, UNIT)
     counts = np.empty(s.shape[0], np.int64)
     n_parts = parts_for(COPY * s.size, s.shape[0])
     if n_parts == 1:
@@ -104,6 +116,15 @@ def sum_panels(n_panels, out, panel, panel_bytes, units, values, n, b, zero):
 
 
 @numba.njit
+def _fetch(at, end):
+    """Fetch the lines from one address to another; return the address behind them."""
+    while at < end:
+        prefetch(at)
+        at += LINE_BYTES
+    return at
+
+
+@numba.njit
 def _product_share(part, n_parts, below, W, b, n_units, groups, size, out):
     """Compute all panels for a part of the instances; each goes to the end of their lists.
 
@@ -114,6 +135,7 @@ def _product_share(part, n_parts, below, W, b, n_units, groups, size, out):
     out_counts[start:stop] = 0
     lanes, itemsize, zero = W.shape[2], out_values.itemsize, out_values.dtype.type(0)
     users, n_users = np.empty(stop - start, np.int64), 0
+    end = address(W) + W.shape[0] * W.strides[0]
     p = 0
     while p < W.shape[0]:
         first = p * lanes
@@ -125,8 +147,11 @@ def _product_share(part, n_parts, below, W, b, n_units, groups, size, out):
                 n_users += groups[i, group]
         n_panels = panels_at_once(min((group + 1) * size // lanes, W.shape[0]) - p)
         columns = n_panels * lanes
+        ahead = address(W) + (p + n_panels) * W.strides[0]
+        portion = n_panels * W.strides[0] // n_users + LINE_BYTES if n_users >= _MANY else 0
         for user in range(n_users):
             i = users[user]
+            ahead = _fetch(ahead, min(ahead + portion, end))
             n = out_counts[i]
             sum_panels(
                 n_panels,
@@ -139,8 +164,9 @@ def _product_share(part, n_parts, below, W, b, n_units, groups, size, out):
                 address(b) + first * itemsize,
                 zero,
             )
-            for j in range(columns):
-                out_units[i, n + j] = first + j
+            at = address(out_units) + i * out_units.strides[0] + n * out_units.itemsize
+            for j in range(0, columns, BITS):  # whole panels, so eight numbers at once
+                put_range(first + j, at + j * out_units.itemsize, out_units.dtype.type(0))
             out_counts[i] = n + min(columns, n_units - first)
         p += n_panels
     for i in range(start, stop):
@@ -159,10 +185,11 @@ def group_product(values, units, counts, W, b, groups, size):
     check_lists(values, units, counts, W.shape[1])
     check_line(W)
     _check(size, counts, W, b, groups)
+    check_width(b.size)
     room = capacity(groups, size)
     out = (
         np.empty((len(groups), room), values.dtype),
-        np.empty((len(groups), room), np.int32),
+        np.empty((len(groups), room), UNIT),
         np.empty(len(groups), np.int64),
     )
     padded, below = for_whole_panels(b, W), (values, units, counts)

@@ -3,8 +3,9 @@
 import numba
 import numpy as np
 
-from reinforce_dropout.native.llvm.places import BITS, PLACES, put_places
+from reinforce_dropout.native.llvm.places import BITS, PLACES, put_compressed, put_places
 from reinforce_dropout.native.llvm.vectors import (
+    HAS_AVX512,
     VECTOR_BYTES,
     address,
     count_bits,
@@ -17,12 +18,14 @@ __all__ = [
     "AHEAD",
     "DENSE",
     "FEW_COLUMNS",
+    "PUTS_VALUES",
+    "ROOM",
     "count_by_column",
     "count_non_zeros",
     "list_may_pay",
     "non_zeros_by_block",
     "non_zeros_by_column",
-    "put_bits",
+    "put_vector",
 ]
 
 #: For products with fewer columns, a list costs more than it saves.
@@ -38,6 +41,10 @@ DENSE = 0.6
 #: Bytes from what is read to what is fetched meanwhile. Without it a loop over images waits for the
 #: memory.
 AHEAD = 2048
+#: Whether `put_vector` writes the values, too.
+PUTS_VALUES = HAS_AVX512
+#: Entries behind the last one listed that are written over: no more than a vector has, or a byte.
+ROOM = max(VECTOR_BYTES // 4, BITS)
 
 
 @numba.njit
@@ -58,24 +65,40 @@ def _bits(s, i, k, stop):
 
 
 @numba.njit
-def put_bits(bits, n_bits, first, numbers, n, itemsize, zero):
-    """Append to n numbers `first` plus the place of each bit that is set; return the new n.
-
-    Parameters
-    ----------
-    bits, n_bits : int
-    first : int
-    numbers : int
-        Address of number 0. Behind the last one appended, up to eight more are written.
-    n, itemsize : int
-    zero : int32 or int64
-        Tells the dtype of the numbers.
-    """
-    for j in range(0, n_bits, BITS):
+def _put_vector_by_bytes(at, count, first, values, numbers, itemsize, lanes, zero, number):
+    """See `put_vector`."""
+    bits, n = non_zero_bits(at, count, zero), 0
+    for j in range(0, lanes, BITS):
         byte = (bits >> j) % 2**BITS
-        put_places(address(PLACES), byte, first + j, numbers + n * itemsize, zero)
+        put_places(address(PLACES), byte, first + j, numbers + n * itemsize, number)
         n += count_bits(byte)
     return n
+
+
+@numba.njit
+def _put_vector_by_compression(at, count, first, values, numbers, itemsize, lanes, zero, number):
+    """See `put_vector`."""
+    return put_compressed(at, count, first, values, numbers, zero, number)
+
+
+#: List what is not zero in the vector at an address; return how many. Up to `ROOM` entries are
+#: written; those too many say nothing. It writes no values unless `PUTS_VALUES`.
+#:
+#: Parameters
+#: ----------
+#: at, count : int
+#:     Elements from `count` on are taken as zero.
+#: first : int
+#:     Number of the first element.
+#: values, numbers : int
+#:     Addresses of the results.
+#: itemsize : int
+#:     Bytes of a number.
+#: lanes : int
+#:     Elements of the vector.
+#: zero, number : scalar
+#:     Tell the dtypes of values and numbers.
+put_vector = _put_vector_by_compression if PUTS_VALUES else _put_vector_by_bytes
 
 
 @numba.njit
@@ -112,17 +135,17 @@ def non_zeros_by_block(s, length, room):
 
     Returns
     -------
-    columns : ndarray (room + 8,) int64
-        Eight are written at once: the last ones say nothing.
-    factors : ndarray (room,) of s.dtype
+    columns : ndarray (room + ROOM,) int64
+        Several are written at once: the last ones say nothing.
+    factors : ndarray (room + ROOM,) of s.dtype
     firsts : ndarray (n_blocks, n_rows + 1) int64
         Block B and row i own the entries ``firsts[B, i] <= t < firsts[B, i + 1]``.
     """
     n_rows, n_columns = s.shape
     n_blocks = (n_columns + length - 1) // length
-    columns, factors = np.empty(room + BITS, np.int64), np.empty(room, s.dtype)
+    columns, factors = np.empty(room + ROOM, np.int64), np.empty(room + ROOM, s.dtype)
     firsts = np.empty((n_blocks, n_rows + 1), np.int64)
-    lanes = VECTOR_BYTES // s.itemsize
+    lanes, zero = VECTOR_BYTES // s.itemsize, s.dtype.type(0)
     t = 0
     for block in range(n_blocks):
         stop = min(n_columns, (block + 1) * length)
@@ -130,10 +153,14 @@ def non_zeros_by_block(s, length, room):
             firsts[block, i] = t
             start = t
             for k in range(block * length, stop, lanes):
-                bits = _bits(s, i, k, stop)
-                t = put_bits(bits, lanes, k, address(columns), t, columns.itemsize, np.int64(0))
-            for entry in range(start, t):
-                factors[entry] = s[i, np.uint64(columns[entry])]
+                t += put_vector(
+                    address(s) + (i * n_columns + k) * s.itemsize, stop - k, k,
+                    address(factors) + t * s.itemsize, address(columns) + t * columns.itemsize,
+                    columns.itemsize, lanes, zero, np.int64(0),
+                )  # fmt: skip
+            if not PUTS_VALUES:
+                for entry in range(start, t):
+                    factors[entry] = s[i, np.uint64(columns[entry])]
         firsts[block, n_rows] = t
     return columns, factors, firsts
 

@@ -11,9 +11,11 @@ import numpy as np
 
 from reinforce_dropout.blocks import unit_product as ops
 from reinforce_dropout.native.kernels.lists import (
+    UNIT,
     capacity,
     check_line,
     check_lists,
+    check_width,
     for_whole_panels,
 )
 from reinforce_dropout.native.kernels.packed import parts_for
@@ -100,10 +102,11 @@ def unit_product(values, units, counts, W, b, mask):
     check_lists(values, units, counts, W.shape[1])
     check_line(W)
     _check(counts, W, b, mask)
+    check_width(b.size)
     room = capacity(mask, 1)
     out = (
         np.empty((len(mask), room), values.dtype),
-        np.empty((len(mask), room), np.int32),
+        np.empty((len(mask), room), UNIT),
         np.empty(len(mask), np.int64),
     )
     padded, below = for_whole_panels(b, W), (values, units, counts)

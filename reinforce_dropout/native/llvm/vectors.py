@@ -116,6 +116,13 @@ class Vectors:
         zero = ir.Constant(self.type, [0.0] * self.lanes)
         return self.builder.call(function, [pointer, INT32(self.itemsize), mask, zero])
 
+    def compress(self, vector, mask):
+        """Vector whose first lanes are those of `vector` inside `mask`. Needs AVX-512."""
+        kind = "f" if vector.type.element == self.scalar else "i"
+        name = f"llvm.x86.avx512.mask.compress.v{self.lanes}{kind}{8 * self.itemsize}"
+        compress = self._intrinsic(name, vector.type, [vector.type, vector.type, self.mask_type])
+        return self.builder.call(compress, [vector, ir.Constant(vector.type, None), mask])
+
     def store(self, vector, address, mask=None):
         """Write the lanes of `vector` inside `mask` to `address`."""
         pointer = self.pointer(address, self.type)
@@ -254,20 +261,38 @@ def counted_loop(builder, start, stop, initial, body):
     i = builder.phi(INT)
     state = [builder.phi(value.type) for value in initial]
     new_state = body(i, state)
-    i_next = builder.add(i, INT(1))
+    i_next, end = builder.add(i, INT(1)), builder.block
     i.add_incoming(start, before)
-    i.add_incoming(i_next, loop)
+    i.add_incoming(i_next, end)
     for phi, first, new in zip(state, initial, new_state, strict=True):
         phi.add_incoming(first, before)
-        phi.add_incoming(new, loop)
+        phi.add_incoming(new, end)
     builder.cbranch(builder.icmp_signed("<", i_next, stop), loop, done)
 
     builder.position_at_end(done)
     last = [builder.phi(value.type) for value in initial]
     for phi, first, new in zip(last, initial, new_state, strict=True):
         phi.add_incoming(first, before)
-        phi.add_incoming(new, loop)
+        phi.add_incoming(new, end)
     return last
+
+
+def either(builder, condition, emit, emit_other):
+    """Emit ``emit() if condition else emit_other()``; return the values of the one that runs."""
+    ends = []
+    with builder.if_else(condition) as branches:
+        for branch, emit_one in zip(branches, (emit, emit_other), strict=True):
+            with branch:
+                values = emit_one()
+                ends.append((values, builder.block))
+    (values, block), (other_values, other_block) = ends
+    chosen = []
+    for value, other in zip(values, other_values, strict=True):
+        phi = builder.phi(value.type)
+        phi.add_incoming(value, block)
+        phi.add_incoming(other, other_block)
+        chosen.append(phi)
+    return chosen
 
 
 def cases(builder, number, largest, emit):
