@@ -3,7 +3,7 @@
 It trains the networks of reproduce/sweeps/frontier.toml into runs/frontier/, and keeps the models.
 Then it times the best model of each run, its policies counted: 1024 images at once, and one image.
 Learned policies are timed with masks that are drawn, and with the most probable ones, which need no
-draws. If a network can run dense and block-sparse, the faster way counts. All networks take turns.
+draws. The fastest execution that a network has counts. All networks take turns.
 Times go to runs/frontier/times.json, table and figure to runs/figures/. Copy times.json and the
 records to reproduce/results/frontier/ to record them. The machine must do nothing else while it
 times.
@@ -27,7 +27,7 @@ from reinforce_dropout.running.evaluation import decisive_rule, load_model
 
 BATCH, N_SINGLE = 1024, 200
 TURNS, QUICK_TURNS = 21, 3
-EXECUTIONS = ("dense", "block-sparse")
+EXECUTIONS = ("dense", "block-sparse", "folded")
 MODE = "thresholded"
 
 
@@ -47,7 +47,7 @@ def main(options):
 def microseconds(folder, images, n_turns):
     """Return ``{name: {rule: {"batch", "single", "execution_batch", "execution_single"}}}``.
 
-    Times are in microseconds an image, medians over the turns, of the faster execution.
+    Times are in microseconds an image, medians over the turns, of the fastest execution.
     """
     ways = {}
     for path in sorted(folder.glob("*.hdf5")):

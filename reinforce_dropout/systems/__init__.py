@@ -19,6 +19,7 @@ from reinforce_dropout.systems import (
     dsnn,
     plain,
     policy,
+    second_look,
     standout,
     stochastic_neurons,
 )
@@ -43,6 +44,7 @@ SYSTEMS = {
         dsnn,
         cnn,
         dasnet,
+        second_look,
     )
 }
 """All systems by name."""
@@ -114,7 +116,8 @@ def build_for_prediction(experiment, image_shape, n_classes, execution="dense", 
     instances : int, optional
         Neighbouring examples that share a decision; by default as in training.
     """
-    if instances is not None or execution == "block-sparse":
+    own = execution in SYSTEMS[experiment.system].PREDICTION
+    if instances is not None or (execution == "block-sparse" and not own):
         experiment = block_policy.in_blocks(experiment, instances)
     builds = SYSTEMS[experiment.system].PREDICTION
     return _build(builds, experiment, image_shape, n_classes, execution, "predicts")

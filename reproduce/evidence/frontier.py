@@ -83,7 +83,9 @@ def table(records):
         network, group = found[i], found[i].group
         active = np.mean([100 * summary.active(run) for run in group], axis=0)
         used = ", ".join(f"{share:.1f}" for share in active) + " %"
-        units = "-".join(map(str, group[0].attributes["experiment"]["n_units"]))
+        fields = group[0].attributes["experiment"]
+        widths = [fields[name] for name in ("n_units", "second_units") if name in fields]
+        units = " and ".join("-".join(map(str, own)) for own in widths)
         times = "".join(
             f"| {network.microseconds(kind):.2f} ({network.executions(kind)}) "
             f"| {'yes' if first[kind][i] else ''} "
@@ -95,11 +97,13 @@ def table(records):
             f"| {used if runs.drops_units(group[0]) else 'all'} {times}|"
         )
     note = (
-        "One thread. Times are medians over turns and seeds, policies counted, by the faster "
-        "execution that the network has. Errors are means over the seeds. A network that no other "
-        "beats is on the frontier: all others take more time or have a higher error. Each learned "
-        "policy stands here twice: with masks that are drawn, which chose the best model on "
-        "validation data, and with its most probable masks, which use fewer units than training."
+        "One thread. Times are medians over turns and seeds, policies counted, by the fastest "
+        "execution that the network has. Folded: the rates of dropout are factors of the weights. "
+        "Errors are means over the seeds. A network that no other beats is on the frontier: all "
+        "others take more time or have a higher error. Each learned policy over units stands here "
+        "twice: with masks that are drawn, which chose the best model on validation data, and with "
+        "its most probable masks, which use fewer units than training. With a second look the "
+        "active units are the fraction of images for which the large network takes part."
     )
     return "\n".join(lines) + f"\n\n{note}\n"
 
@@ -138,6 +142,7 @@ _STYLES = {
     "policy for groups of units": {"color": "#d55e00", "marker": "^", "markersize": 6},
     "the same, time as the cost": {"color": "#009e73", "marker": "v", "markersize": 6},
     "policy for blocks": {"color": "#cc79a7", "marker": "P", "markersize": 6.5},
+    "policy for a second look": {"color": "#e69f00", "marker": "*", "markersize": 9},
 }
 
 
@@ -151,6 +156,8 @@ def _style_of(fields):
         return _STYLES["dense"]
     if fields["system"] == "dropout":
         return _STYLES["dropout"]
+    if fields["system"] == "second-look":
+        return _STYLES["policy for a second look"]
     if fields["gate"] == "uniform":
         return _STYLES["uniform masks"]
     if fields.get("instances_per_block", 1) > 1:
