@@ -11,8 +11,10 @@ masks takes the place of a draw:
 .. math:: E[C] = (1 - \sigma) \, \mathrm{nll}_1 + \sigma \, (\mathrm{nll}_2 + \lambda)
 
 Lambda is the price of a second look in nats. At first Z is 1 and o is 0: then a second look is as
-probable as a wrong answer. The policy learns while pixels are dropped. Without that the small
-network would hardly ever be in doubt about an image that it has learned.
+probable as a wrong answer. The policy learns by plain gradient descent, once the networks have
+matured, as the paper's conclusion proposes. Before that the large one is no better, and the policy
+would learn not to ask it. Pixels are dropped meanwhile. Otherwise the small network would hardly
+ever be in doubt about an image that it has learned.
 
 Executed "block-sparse", the large network computes only the images for which it takes part. A
 chain of ever larger classifiers of which most images leave early is a cascade (Viola and Jones,
@@ -41,6 +43,7 @@ from reinforce_dropout.systems.settings import (
     widths,
 )
 from reinforce_dropout.systems.system import System, by_name
+from reinforce_dropout.updates import sgd
 
 LEAST = 1e-6
 """A smaller probability of a wrong answer is lost in the rounding of float32."""
@@ -60,6 +63,7 @@ class Settings(dropout.Settings):
     )
     lam: float = setting(0.4, at_least(0), "Price lambda of a second look, in nats.")
     policy_learning_rate: float = setting(1.0, at_least(0), "Of the policy's parameters.")
+    policy_from_epoch: int = setting(31, at_least(1), "The policy learns from this epoch on.")
     evaluation_rule: str = setting(
         "thresholded", one_of(PASSES), "Where the decisions come from when a model is judged."
     )
@@ -183,11 +187,18 @@ def forward_skipping(model, x, rng, rule):
 def build(settings, image_shape, n_classes, walk=forward):
     """Build the system for images of a shape and a number of classes."""
     pace, both = descent.pace(settings), model(settings, image_shape, n_classes)
+    policy_rate = pytensor.shared(np.float32(0), name="policy_rate")
+
+    def schedule(epoch):
+        pace.schedule(epoch)
+        matured = epoch >= settings.policy_from_epoch
+        policy_rate.set_value(np.float32(matured * settings.policy_learning_rate))
+
     step = partial(
         training_step,
         both,
         learn=dropout.learn_network(settings, pace),
-        descend=pace.descend(settings.optimizer, settings.policy_learning_rate),
+        descend=partial(sgd, learning_rate=policy_rate),
         lam=settings.lam,
     )
     params: Any = [*both.first.params, *both.second.params, *both.gate.policy.theta]
@@ -195,7 +206,7 @@ def build(settings, image_shape, n_classes, walk=forward):
         parameters=by_name(params),
         step=step,
         predict={name: partial(walk, both, rule=rule) for name, rule in PASSES.items()},
-        schedule=pace.schedule,
+        schedule=schedule,
     )
 
 

@@ -20,7 +20,10 @@ RUNS = {
     "dropout": ("dropout-input-800-800", {"schedule_epochs": 4}),
     "stochastic binary": ("stochastic-binary-2000", {"gater_units": 6}),
     "rectifier": ("noisy-rectifier-2000", {"gater_units": 6}),
-    "second look": ("second-look-80-32", {"second_units": (9,), "schedule_epochs": 4}),
+    "second look": (
+        "second-look-80-32",
+        {"second_units": (9,), "schedule_epochs": 4, "policy_from_epoch": 2},
+    ),
     "condnet": ("condnet-256", {"units_per_group": 3, "baseline": "moving-average"}),
 }
 REMEMBERED = {
@@ -30,7 +33,7 @@ REMEMBERED = {
     "dropout": {"velocity_W_1", "velocity_b_out"},
     "stochastic binary": {"weighted_cost_1", "weight_1", "threshold"},
     "rectifier": {"lam", "threshold"},
-    "second look": {"velocity_W_1", "velocity_second_W_1", "velocity_Z"},
+    "second look": {"velocity_W_1", "velocity_second_W_1"},
     "condnet": {"average_1"},
 }
 

@@ -76,6 +76,7 @@ def test_the_policy_descends_the_sum_over_both_decisions():
         sigma = reference.sigm(doubt(first) * theta["Z"][0] + theta["o"])
         return ((1 - sigma) * costs[0] + sigma * costs[1]).mean()
 
+    system.schedule(31)
     slopes = reference.gradient(cost, {name: P[name] for name in THETA}, THETA)
     x, y = pt.fmatrix("x"), pt.ivector("y")
     step = system.step(x, y, None)
@@ -92,6 +93,18 @@ def test_the_policy_descends_the_sum_over_both_decisions():
     np.testing.assert_allclose(fraction, sigma.mean(), rtol=1e-5)
     expected = ((1 - sigma) * costs[0] + sigma * (costs[1] - 0.3)).mean()
     np.testing.assert_allclose(nll, expected, rtol=1e-5)
+
+
+def test_the_policy_waits_until_the_networks_have_matured():
+    system = with_values(systems.build_for_training(settings(policy_from_epoch=3), *SIZES))
+    x, y, rng = pt.fmatrix("x"), pt.ivector("y"), pytensor.shared(np.random.default_rng(4))
+    step = compiled([x, y], [], updates=system.step(x, y, rng).updates)
+    for epoch in (1, 2, 3):
+        system.schedule(epoch)
+        before = values(system)
+        step(*batch())
+        moved = {name for name, p in values(system).items() if (p != before[name]).any()}
+        assert moved == system.parameters.keys() - (set(THETA) if epoch < 3 else set())
 
 
 @pytest.mark.parametrize(("prefix", "widths"), [("", (5, 4)), ("second_", (7, 6))])
