@@ -72,6 +72,7 @@ def test_the_faster_execution_counts(tmp_path, monkeypatch):
         ("policy-500", {"evaluation_rule": "thresholded"}, ["thresholded"]),
         ("block-800-800", {}, ["sampled", "thresholded"]),
         ("group-800-800", {"gate": "uniform"}, ["sampled"]),
+        ("second-look-80-32", {}, ["thresholded"]),
     ],
 )
 def test_rules_that_are_timed(name, fields, rules):
@@ -108,6 +109,7 @@ def test_table_and_figure_of_the_frontier(tmp_path):
         "baseline-500-seed1": {"all units": (0.02, 2.0)},
         "baseline-500-seed2": {"all units": (0.04, 4.0)},
         "policy-500-seed1": {"sampled": (0.03, 2.5), "thresholded": (0.01, 1.0)},
+        "second-look-80-32-seed1": {"thresholded": (0.015, 1.5)},
     }
     times = {}
     for name, rules in rows.items():
@@ -123,14 +125,15 @@ def test_table_and_figure_of_the_frontier(tmp_path):
     records.write(tmp_path / "untimed-seed1.hdf5", make_record("baseline-500", n_units=(9,)))
     found = runs.read(tmp_path)
     text = frontier.table(found)
-    quick, drawn, slow = text.splitlines()[2:5]
+    quick, looks_twice, drawn, slow = text.splitlines()[2:6]
     assert quick.startswith("| policy-500 | 500 | 1 | most probable | 1.00 % |")
     assert quick.count(" yes ") == 2
     assert "| 1.00 (dense) | yes | 10.00 (block-sparse) | yes |" in quick
+    assert looks_twice.startswith("| second-look-80-32 | 80-32 and 800-800 | 1 | most probable |")
     assert drawn.startswith("| policy-500 | 500 | 1 | drawn | 3.00 % |") and " yes " not in drawn
     assert "3.00 (dense)" in slow and " yes " not in slow and "| all |" in slow
-    assert "(9,)" not in text and len(text.splitlines()) == 7
-    assert len(frontier.figure(found).titles) == 6  # a network with two rules and one, two panels
+    assert "(9,)" not in text and len(text.splitlines()) == 8
+    assert len(frontier.figure(found).titles) == 8  # a network with two rules and two, two panels
 
 
 def test_the_steps_of_a_search_are_timed_once_for_all_seeds(monkeypatch):
