@@ -16,12 +16,14 @@ FIELDS = {
     "activation": "tanh", "learning_rate": 0.5, "initial_std": 1.0, "max_squared_norm": 2.0,
     "hidden_keep": 1.0,
 }  # fmt: skip
+SECOND = {"second_units": (7, 6), "second_activation": "sigmoid"}
 THETA = "Z", "o"
 
 
 def settings(**fields):
-    """Return settings of small networks that drop nothing."""
-    chosen = FIELDS | {"second_units": (7, 6), "lam": 0.3, "policy_learning_rate": 0.25} | fields
+    """Return settings of small networks whose hidden layers drop nothing."""
+    chosen = FIELDS | SECOND | {"second_hidden_keep": 1.0, "lam": 0.3}
+    chosen |= {"policy_learning_rate": 0.25} | fields
     return second_look.Settings(**chosen)
 
 
@@ -50,9 +52,9 @@ def batch(size=8):
 
 def logits(P, x, prefix=""):
     """Return the logits of one network, in NumPy."""
-    s = x
+    s, act = x, reference.sigm if prefix else np.tanh
     for i in ("1", "2"):
-        s = np.tanh(s @ P[f"{prefix}W_{i}"] + P[f"{prefix}b_{i}"])
+        s = act(s @ P[f"{prefix}W_{i}"] + P[f"{prefix}b_{i}"])
     return s @ P[f"{prefix}W_out"] + P[f"{prefix}b_out"]
 
 
@@ -70,7 +72,7 @@ def test_the_policy_descends_the_sum_over_both_decisions():
     )
     P = values(system)
     first, second = logits(P, images), logits(P, images, "second_")
-    costs = [reference.nll(first, labels), reference.nll(second, labels) + 0.3]
+    costs = [reference.nll(first, labels), reference.nll(first + second, labels) + 0.3]
 
     def cost(theta):
         sigma = reference.sigm(doubt(first) * theta["Z"][0] + theta["o"])
@@ -107,13 +109,14 @@ def test_the_policy_waits_until_the_networks_have_matured():
         assert moved == system.parameters.keys() - (set(THETA) if epoch < 3 else set())
 
 
-@pytest.mark.parametrize(("prefix", "widths"), [("", (5, 4)), ("second_", (7, 6))])
-def test_each_network_learns_as_if_it_were_alone(prefix, widths):
+@pytest.mark.parametrize(
+    ("prefix", "widths", "activation"), [("", (5, 4), "tanh"), ("second_", (7, 6), "sigmoid")]
+)
+def test_each_network_learns_as_if_it_were_alone(prefix, widths, activation):
     """The same step as `dropout` makes, from the same parameters."""
     both = with_values(systems.build_for_training(settings(input_keep=1.0), *SIZES))
-    alone = systems.build_for_training(
-        dropout.Settings(**FIELDS | {"n_units": widths, "input_keep": 1.0}), *SIZES
-    )
+    own = {"n_units": widths, "activation": activation, "input_keep": 1.0}
+    alone = systems.build_for_training(dropout.Settings(**FIELDS | own), *SIZES)
     for name, p in alone.parameters.items():
         p.set_value(both.parameters[prefix + name].get_value())
     x, y = pt.fmatrix("x"), pt.ivector("y")
@@ -140,7 +143,8 @@ def test_at_first_a_second_look_is_as_probable_as_a_wrong_answer():
 
 def predictions(execution, rule, o=1.0):
     """Return ``(images) -> [logits, decisions]`` of a system, and the system."""
-    system = with_values(systems.build_for_prediction(settings(input_keep=0.8), *SIZES, execution))
+    chosen = settings(input_keep=0.8, second_hidden_keep=0.5)
+    system = with_values(systems.build_for_prediction(chosen, *SIZES, execution))
     system.parameters["o"].set_value(np.float32([o]))
     x, rng = pt.fmatrix("x"), pytensor.shared(np.random.default_rng(3))
     passed = system.predict[rule](x, rng)
@@ -151,16 +155,18 @@ def predictions(execution, rule, o=1.0):
 
 @pytest.mark.parametrize("rule", second_look.PASSES)
 @pytest.mark.parametrize("execution", ["dense", "block-sparse"])
-def test_the_network_that_decides_is_the_one_chosen(execution, rule):
-    """Of two mean networks, with 0.8 of the pixels' weights; for some, all or no images."""
+def test_the_large_network_is_added_where_it_takes_part(execution, rule):
+    """Both are mean networks. It takes part for some, all or no images."""
     images, _ = batch(40)
     for o, least, most in ((1.0, 1, 39), (60.0, 40, 40), (-60.0, 0, 0)):
         predict, system = predictions(execution, rule, o)
         found, u = predict(images)
         P = values(system)
+        for name in ("second_W_2", "second_W_out"):
+            P[name] *= 0.5  # the hidden units' rate
         first, second = logits(P, 0.8 * images), logits(P, 0.8 * images, "second_")
         assert least <= u.sum() <= most
-        np.testing.assert_allclose(found, np.where(u == 1, second, first), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found, first + u * second, rtol=1e-4, atol=1e-5)
         if rule == "thresholded":
             np.testing.assert_array_equal(u[:, 0], doubt(first) * 1.5 + o > 0)
 
