@@ -129,7 +129,7 @@ def test_table_and_figure_of_the_frontier(tmp_path):
     assert quick.startswith("| policy-500 | 500 | 1 | most probable | 1.00 % |")
     assert quick.count(" yes ") == 2
     assert "| 1.00 (dense) | yes | 10.00 (block-sparse) | yes |" in quick
-    assert looks_twice.startswith("| second-look-80-32 | 80-32 and 800-800 | 1 | most probable |")
+    assert looks_twice.startswith("| second-look-80-32 | 80-32 and 400-400 | 1 | most probable |")
     assert drawn.startswith("| policy-500 | 500 | 1 | drawn | 3.00 % |") and " yes " not in drawn
     assert "3.00 (dense)" in slow and " yes " not in slow and "| all |" in slow
     assert "(9,)" not in text and len(text.splitlines()) == 8

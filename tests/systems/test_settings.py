@@ -68,7 +68,7 @@ OUT_OF_RANGE = [
     ("momentum", -0.1, "0 or more and less than 1"),
     *[
         (name, value, "greater than 0 and at most 1")
-        for name in ("hidden_keep", "input_keep")
+        for name in ("hidden_keep", "input_keep", "second_hidden_keep")
         for value in (0, 1.001)
     ],
     ("optimizer", "newton", "one of sgd, momentum, rmsprop, adam"),
@@ -80,7 +80,8 @@ OUT_OF_RANGE = [
     ("n_units", (500, 0), WIDTHS),
     ("n_units", (-1,), WIDTHS),
     ("n_units", (500, MOST_UNITS + 1), WIDTHS),
-    ("activation", "Tanh", "one of tanh, sigmoid, relu"),
+    *[(name, "Tanh", "one of tanh, sigmoid, relu") for name in ("activation", "second_activation")],
+    ("second_units", (500, 0), WIDTHS),
     ("l2_of", "cubes", "one of squares, norms"),
     ("schedule", "linear", "one of exponential, cosine"),
     ("loss_reduction", "max", "one of sum, mean"),
