@@ -233,7 +233,7 @@ TRAINING = {"dense": build}
 PREDICTION = TRAINING | {"block-sparse": partial(build, walk=forward_skipping)}
 
 PRESETS = (
-    # Chosen in runs with another seed by validation error and second looks. Tried for the large
-    # network: tanh, keeping 0.5 or all of the hidden units, and answering alone.
+    # Chosen by validation error and second looks. Tried for the large network: tanh, keeping 0.5 or
+    # all of the hidden units, and answering alone.
     Settings(name="second-look-80-32", **dropout.SMALL | {"n_units": (80, 32)}),
 )
