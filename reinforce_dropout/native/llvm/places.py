@@ -95,8 +95,7 @@ def put_compressed(typingctx, at, count, first, values, numbers, zero, number):
         at, count, first, values, numbers, _, _ = args
         v = Vectors(builder, signature.args[-2])
         vector, lanes = v.load(at, v.first_lanes(count)), range(v.lanes)
-        # Unordered: NaN is not zero.
-        flags = builder.fcmp_unordered("!=", vector, ir.Constant(v.type, [0.0] * v.lanes))
+        flags = v.not_zero(vector)
         v.store(v.compress(vector, flags), values)
         places = ir.Constant(ir.VectorType(ir.IntType(8 * v.itemsize), v.lanes), list(lanes))
         places = v.compress(places, flags)

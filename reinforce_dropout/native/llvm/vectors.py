@@ -116,6 +116,11 @@ class Vectors:
         zero = ir.Constant(self.type, [0.0] * self.lanes)
         return self.builder.call(function, [pointer, INT32(self.itemsize), mask, zero])
 
+    def not_zero(self, vector):
+        """Mask of the lanes of `vector` that are not zero; NaN is not."""
+        zero = ir.Constant(self.type, [0.0] * self.lanes)
+        return self.builder.fcmp_unordered("!=", vector, zero)
+
     def compress(self, vector, mask):
         """Vector whose first lanes are those of `vector` inside `mask`. Needs AVX-512."""
         kind = "f" if vector.type.element == self.scalar else "i"
@@ -232,9 +237,7 @@ def non_zero_bits(typingctx, at, count, zero):
     def codegen(context, builder, signature, args):
         at, count, _ = args
         v = Vectors(builder, signature.args[2])
-        vector = v.load(at, v.first_lanes(count))
-        # Unordered: NaN is not zero.
-        flags = builder.fcmp_unordered("!=", vector, ir.Constant(v.type, [0.0] * v.lanes))
+        flags = v.not_zero(v.load(at, v.first_lanes(count)))
         return builder.zext(builder.bitcast(flags, ir.IntType(v.lanes)), INT)
 
     return types.int64(types.int64, types.int64, zero), codegen
