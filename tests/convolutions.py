@@ -8,23 +8,20 @@ import scipy.signal
 
 
 def convolved(s, W, size):
-    """Convolve images (n, rows, columns, maps), map by map, by SciPy.
+    """Convolve images (n, maps, rows, columns), map by map, by SciPy.
 
     SciPy turns the kernel around, and a network does not.
     """
-    kernels = W.reshape(size, size, s.shape[3], -1)[::-1, ::-1]
+    kernels = W.reshape(size, size, s.shape[1], -1)[::-1, ::-1]
     return np.array(
         [
-            np.stack(
-                [
-                    sum(
-                        scipy.signal.convolve2d(image[:, :, c], kernels[:, :, c, f], mode="valid")
-                        for c in range(s.shape[3])
-                    )
-                    for f in range(kernels.shape[3])
-                ],
-                axis=-1,
-            )
+            [
+                sum(
+                    scipy.signal.convolve2d(own, kernels[:, :, c, f], mode="valid")
+                    for c, own in enumerate(image)
+                )
+                for f in range(kernels.shape[3])
+            ]
             for image in s
         ]
     )
@@ -32,11 +29,11 @@ def convolved(s, W, size):
 
 def pooled(h):
     """Return the largest of each 2 x 2 pixels, pixel by pixel."""
-    rows, columns = h.shape[1] // 2, h.shape[2] // 2
-    out = np.empty((len(h), rows, columns, h.shape[3]), h.dtype)
+    rows, columns = h.shape[2] // 2, h.shape[3] // 2
+    out = np.empty((*h.shape[:2], rows, columns), h.dtype)
     for r in range(rows):
         for q in range(columns):
-            out[:, r, q] = h[:, 2 * r : 2 * r + 2, 2 * q : 2 * q + 2].max(axis=(1, 2))
+            out[:, :, r, q] = h[:, :, 2 * r : 2 * r + 2, 2 * q : 2 * q + 2].max(axis=(2, 3))
     return out
 
 
@@ -47,4 +44,4 @@ def relu(a):
 
 def layer(P, name, s, size, act=relu):
     """Return the maps of a layer; `P` maps names to arrays."""
-    return act(pooled(convolved(s, P[f"W_{name}"], size)) + P[f"b_{name}"])
+    return act(pooled(convolved(s, P[f"W_{name}"], size)) + P[f"b_{name}"][:, None, None])

@@ -58,7 +58,7 @@ def convolutional_network(settings, image_shape, n_classes):
             f"the system {settings.system} convolves images with rows and columns, and the "
             f"examples have {int(np.prod(image_shape))} features without: choose another system."
         )
-    rng, shape, layers = np.random.default_rng(settings.seeds().init), (*image_shape, 1), []
+    rng, shape, layers = np.random.default_rng(settings.seeds().init), (1, *image_shape), []
     for i, n_maps in enumerate(settings.n_units, start=1):
         activation = ACTIVATIONS[settings.activation]
         layer = convolution(rng, shape, n_maps, settings.kernel_size, str(i), activation)

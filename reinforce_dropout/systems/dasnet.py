@@ -35,7 +35,7 @@ from reinforce_dropout.errors import ExperimentError
 from reinforce_dropout.initializers import parameter
 from reinforce_dropout.network import Pass
 from reinforce_dropout.systems import cnn
-from reinforce_dropout.systems.conv import convolve_by_map
+from reinforce_dropout.systems.conv import convolve_by_map, positions
 from reinforce_dropout.systems.learner import put
 from reinforce_dropout.systems.settings import (
     anything,
@@ -116,19 +116,21 @@ def looks(network, x, theta, n_passes):
     list of Look
     """
     first, second = network.layers
-    rows, columns = (n - second.size + 1 for n in second.shape[:2])
     shape = (x.shape[0], theta.shape[0])
     h_1 = second.images(first(x))
-    mean_1, by_map = h_1.mean(axis=(1, 2)), convolve_by_map(h_1, second.W, second.size)
+    mean_1, by_map = h_1.mean(axis=(1, 2)).T, convolve_by_map(h_1, second.W, second.size)
+    convolved_shape = (shape[0], second.n_maps, *positions(second.shape, second.size), shape[1])
     gates, found = pt.ones((*shape, n_gates(network)), dtype=x.dtype), []
     for _ in range(n_passes):
-        g_1, g_2 = gates[:, :, : first.n_maps], gates[:, :, first.n_maps :]
-        convolved = (g_1 @ by_map).reshape((-1, rows, columns, second.n_maps))
-        s_2 = second.finish(convolved) * g_2.reshape((-1, 1, 1, second.n_maps))
-        logits = network.output(s_2.reshape((s_2.shape[0], int(np.prod(second.next_shape)))))
-        found.append(Look(logits.reshape((*shape, -1)), gates))
-        observed_2 = pt.concatenate([s_2.mean(axis=(1, 2)), categorical.mean(logits)], axis=1)
-        o = pt.concatenate([g_1 * mean_1[:, None, :], observed_2.reshape((*shape, -1))], axis=2)
+        g_1, g_2 = gates[:, :, : first.n_maps], gates[:, :, first.n_maps :].transpose(0, 2, 1)
+        convolved = (by_map @ g_1.transpose(0, 2, 1)).reshape(convolved_shape)
+        s_2 = second.finish(convolved) * g_2[:, :, None, None, :]
+        flat = s_2.reshape((shape[0], int(np.prod(second.next_shape)), shape[1]))
+        logits = network.output(flat.transpose(0, 2, 1).reshape((-1, flat.shape[1])))
+        logits = logits.reshape((*shape, -1))
+        found.append(Look(logits, gates))
+        mean_2 = s_2.mean(axis=(2, 3)).transpose(0, 2, 1)
+        o = pt.concatenate([g_1 * mean_1[:, None, :], mean_2, categorical.mean(logits)], axis=2)
         gates = steered(o, theta)
     return found
 

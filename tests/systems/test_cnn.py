@@ -22,7 +22,7 @@ FIELDS = {"n_units": (2, 3), "kernel_size": 2}
 
 def logits(P, x, size=2):
     """Return the logits of the softmax; `P` maps names to arrays."""
-    s = x.reshape(-1, *SHAPE, 1)
+    s = x.reshape(-1, 1, *SHAPE)
     for name in ("1", "2"):
         s = convolutions.layer(P, name, s, size)
     return s.reshape(len(x), -1) @ P["W_out"] + P["b_out"]

@@ -12,45 +12,52 @@ from reinforce_dropout import backends
 from reinforce_dropout.layers import relu
 from reinforce_dropout.systems import conv
 
-SHAPES = [((6, 5, 1), 3, 2), ((7, 6, 3), 2, 4), ((5, 5, 2), 5, 1), ((4, 4, 2), 1, 3)]
-"""Rows, columns and maps of the images; size of the patches; maps of the result."""
+SHAPES = [((1, 6, 5), 3, 2), ((3, 7, 6), 2, 4), ((2, 5, 5), 5, 1), ((2, 4, 4), 1, 3)]
+"""Maps, rows and columns of the images; size of the patches; maps of the result."""
 
 
 def drawn(shape, size, n_maps, seed=0):
-    """Return images (3, rows, columns, maps) and weights."""
+    """Return images (3, maps, rows, columns) and weights."""
     rng = np.random.default_rng(seed)
-    return rng.normal(size=(3, *shape)), rng.normal(size=(size * size * shape[2], n_maps))
+    return rng.normal(size=(3, *shape)), rng.normal(size=(size * size * shape[0], n_maps))
+
+
+def last(images):
+    """Return the images one beside the other, (maps, rows, columns, 3), as the layers take them."""
+    return np.moveaxis(images, 0, -1)
 
 
 def images_of(shape, dtype="float64"):
-    """Return symbolic images with static rows, columns and maps."""
-    return pt.tensor("s", dtype=dtype, shape=(None, *shape))
+    """Return symbolic images with static maps, rows and columns."""
+    return pt.tensor("s", dtype=dtype, shape=(*shape, None))
 
 
 @pytest.mark.parametrize(("shape", "size", "n_maps"), SHAPES)
 def test_convolution_is_scipys(shape, size, n_maps):
     (s, W), s_in, W_in = drawn(shape, size, n_maps), images_of(shape), pt.dmatrix("W")
-    found = compiled([s_in, W_in], conv.convolve(s_in, W_in, size))(s, W)
-    np.testing.assert_allclose(found, convolutions.convolved(s, W, size), rtol=1e-12, atol=1e-12)
+    found = compiled([s_in, W_in], conv.convolve(s_in, W_in, size))(last(s), W)
+    expected = last(convolutions.convolved(s, W, size))
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("shape", "size", "n_maps"), SHAPES)
 def test_maps_apart_add_up(shape, size, n_maps):
     """The weighted sum of the maps' own convolutions is that of the weighted maps."""
     (s, W), s_in, W_in = drawn(shape, size, n_maps), images_of(shape), pt.dmatrix("W")
-    apart = compiled([s_in, W_in], conv.convolve_by_map(s_in, W_in, size))(s, W)
-    factors = np.random.default_rng(2).normal(size=(3, shape[2]))
-    found = np.einsum("nc,ncq->nq", factors, apart)
-    expected = convolutions.convolved(s * factors[:, None, None, :], W, size)
-    assert apart.shape == (3, shape[2], expected[0].size)
+    apart = compiled([s_in, W_in], conv.convolve_by_map(s_in, W_in, size))(last(s), W)
+    factors = np.random.default_rng(2).normal(size=(3, shape[0]))
+    found = np.einsum("nc,nqc->nq", factors, apart)
+    expected = convolutions.convolved(s * factors[:, :, None, None], W, size)
+    assert apart.shape == (3, expected[0].size, shape[0])
     np.testing.assert_allclose(found, expected.reshape(3, -1), rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("shape", [(6, 4, 3), (5, 7, 2), (2, 2, 1), (3, 3, 1)])
+@pytest.mark.parametrize("shape", [(3, 6, 4), (2, 5, 7), (1, 2, 2), (1, 3, 3)])
 def test_pooling_takes_the_largest(shape):
     """A last row or column without a partner is left out."""
     s, s_in = drawn(shape, 1, 1)[0], images_of(shape)
-    np.testing.assert_array_equal(compiled([s_in], conv.max_pool(s_in))(s), convolutions.pooled(s))
+    found = compiled([s_in], conv.max_pool(s_in))(last(s))
+    np.testing.assert_array_equal(found, last(convolutions.pooled(s)))
 
 
 def layer_of(shape, size, n_maps, activation=relu):
@@ -78,22 +85,22 @@ def test_a_layer_maps_flat_images(shape, size, n_maps):
     found = compiled([x], layer(x))(s)
     expected = numpy_layer(P, s, layer, convolutions.relu)
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
-    assert found.shape[1] == np.prod(layer.next_shape) and layer.next_shape[2] == n_maps
+    assert found.shape[1] == np.prod(layer.next_shape) and layer.next_shape[0] == n_maps
     assert layer.weights == [layer.W]
 
 
 def test_next_shape():
     """That of the issue's network for MNIST; nothing is left of small images."""
     rng = np.random.default_rng(0)
-    first = conv.convolution(rng, (28, 28, 1), 16, 5, "1", relu)
+    first = conv.convolution(rng, (1, 28, 28), 16, 5, "1", relu)
     second = conv.convolution(rng, first.next_shape, 32, 5, "2", relu)
-    assert (first.next_shape, second.next_shape) == ((12, 12, 16), (4, 4, 32))
-    assert conv.convolution(rng, (4, 9, 1), 2, 5, "1", relu).next_shape == (0, 2, 2)
+    assert (first.next_shape, second.next_shape) == ((16, 12, 12), (32, 4, 4))
+    assert conv.convolution(rng, (1, 4, 9), 2, 5, "1", relu).next_shape == (2, 0, 2)
 
 
 def test_gradients():
     """Of weights, biases and images, by complex steps through NumPy."""
-    shape, size, n_maps = (7, 6, 2), 3, 2
+    shape, size, n_maps = (2, 7, 6), 3, 2
     layer, x = layer_of(shape, size, n_maps, pt.tanh), pt.dmatrix("x")
     s = drawn(shape, size, n_maps)[0].reshape(3, -1)
     weights = np.random.default_rng(9).normal(size=(3, int(np.prod(layer.next_shape))))
@@ -114,7 +121,7 @@ def test_backends_agree(backend):
 
     Numba needs a minute to compile them. Its part is the recorded runs, which are evaluated again.
     """
-    shape, size = (5, 4, 2), 2
+    shape, size = (2, 5, 4), 2
     layer = conv.convolution(np.random.default_rng(1), shape, 3, size, "1", relu)
     x = pt.fmatrix("x")
     h = layer(x)

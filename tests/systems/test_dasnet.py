@@ -43,12 +43,12 @@ def numpy_looks(P, x, theta, n_passes):
     """Return logits and gates of each pass by one candidate: the gated maps are convolved."""
     gates, found = np.ones((len(x), F)), []
     for _ in range(n_passes):
-        g_1, g_2 = gates[:, None, None, :2], gates[:, None, None, 2:]
-        s_1 = g_1 * convolutions.layer(P, "1", x.reshape(-1, *SHAPE, 1), 2)
+        g_1, g_2 = gates[:, :2, None, None], gates[:, 2:, None, None]
+        s_1 = g_1 * convolutions.layer(P, "1", x.reshape(-1, 1, *SHAPE), 2)
         s_2 = g_2 * convolutions.layer(P, "2", s_1, 2)
         logits = s_2.reshape(len(x), -1) @ P["W_out"] + P["b_out"]
         found.append((logits, gates))
-        o = [s_1.mean(axis=(1, 2)), s_2.mean(axis=(1, 2)), softmax(logits)]
+        o = [s_1.mean(axis=(2, 3)), s_2.mean(axis=(2, 3)), softmax(logits)]
         gates = F * softmax(np.concatenate(o, axis=1) @ theta.T)
     return found
 
