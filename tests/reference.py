@@ -105,6 +105,11 @@ def values(network):
     return {p.name: p.get_value().astype("float64") for p in parameters(network)}
 
 
+def values_of(system):
+    """Return the parameters of a system by name, in float64."""
+    return {name: p.get_value().astype("float64") for name, p in system.parameters.items()}
+
+
 def sigm(z):
     """Participation probabilities."""
     return 1 / (1 + np.exp(-z))

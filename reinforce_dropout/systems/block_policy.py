@@ -77,9 +77,9 @@ def in_blocks(experiment, instances):
         The experiment's system has no policies that could decide for blocks.
     """
     if not isinstance(experiment, policy.Settings):
+        cure = "leave the execution dense" if instances is None else "leave instances_per_block out"
         raise ExperimentError(
-            f"the system {experiment.system} has no policies that decide for blocks: leave "
-            "instances_per_block out and the execution dense."
+            f"the system {experiment.system} has no policies that decide for blocks: {cure}."
         )
     fields = dataclasses.asdict(experiment)
     if instances is not None:

@@ -7,7 +7,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from pytensor.compile.mode import get_mode
-from reference import AS_WRITTEN, flat
+from reference import AS_WRITTEN, flat, values_of
 
 from reinforce_dropout import native, systems
 from reinforce_dropout.blocks.step_weights import steps_until
@@ -52,10 +52,6 @@ def compiled(system, mode, **rule):
     return step, pytensor.function([x, y], statistics, updates=updates, mode=mode)
 
 
-def values(system):
-    return {name: p.get_value() for name, p in system.parameters.items()}
-
-
 def factor(step):
     """Return the common factor of the weights."""
     (variable,) = (v for v in step.updates if v.name == "factor")
@@ -89,7 +85,7 @@ def test_steps_and_shrinking_are_those_of_the_dense_step(fields, mode):
     assert factor(step) == pytest.approx((1 - 2 * 0.1 * 0.05) ** 6, rel=1e-6)
     step.settle()
     assert factor(step) == 1
-    assert_same_values(values(sparse), values(dense))
+    assert_same_values(values_of(sparse), values_of(dense))
 
 
 def trained_with_settling(experiment, batches, settles):
@@ -101,7 +97,7 @@ def trained_with_settling(experiment, batches, settles):
         for _ in range(settles.count(k)):
             step.settle()
     step.settle()
-    return values(system)
+    return values_of(system)
 
 
 @pytest.mark.parametrize("l2", [0.0, 0.05])
@@ -156,7 +152,7 @@ def test_all_units_or_none_take_part(kept):
         for x, y in batches(2):
             function(x, y)
         step.settle()
-        results.append(values(system))
+        results.append(values_of(system))
     assert_same_values(*results)
 
 

@@ -7,7 +7,7 @@ import pytensor.tensor as pt
 import pytest
 import reference
 from idx import write_dataset
-from reference import AS_WRITTEN, compiled, flat
+from reference import AS_WRITTEN, compiled, flat, values_of
 from stopping import check_resumes
 from test_settings import check_sentence
 
@@ -35,17 +35,12 @@ def batch(n=4):
     return x, rng.integers(0, N_CLASSES, n).astype("int32")
 
 
-def values(system):
-    """Return a system's parameters by name, in float64."""
-    return {name: p.get_value().astype("float64") for name, p in system.parameters.items()}
-
-
 def test_a_pass_is_numpys():
     """Two convolutions and the layer to the classes."""
     system = systems.build_for_training(cnn.Settings(**FIELDS), SHAPE, N_CLASSES)
     x = pt.fmatrix("x")
     f = compiled([x], system.predict["all units"](x, None).logits)
-    np.testing.assert_allclose(f(batch()[0]), logits(values(system), batch()[0]), rtol=1e-4)
+    np.testing.assert_allclose(f(batch()[0]), logits(values_of(system), batch()[0]), rtol=1e-4)
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
@@ -55,7 +50,7 @@ def test_a_step_is_numpys(reduction):
     system = systems.build_for_training(e, SHAPE, N_CLASSES)
     x, y = pt.fmatrix("x"), pt.ivector("y")
     step = system.step(x, y, None)
-    before, (images, labels) = values(system), batch()
+    before, (images, labels) = values_of(system), batch()
     (nll,) = compiled([x, y], flat(step.statistics), updates=step.updates)(images, labels)
 
     def loss(P):
@@ -64,8 +59,9 @@ def test_a_step_is_numpys(reduction):
 
     np.testing.assert_allclose(nll, reference.nll(logits(before, images), labels).mean(), rtol=1e-5)
     for name, gradient in reference.gradient(loss, before, before).items():
+        expected = before[name] - 0.5 * gradient
         np.testing.assert_allclose(
-            values(system)[name], before[name] - 0.5 * gradient, rtol=1e-4, atol=1e-5, err_msg=name
+            values_of(system)[name], expected, rtol=1e-4, atol=1e-5, err_msg=name
         )
         assert np.abs(gradient).max() > 0
 

@@ -5,7 +5,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 import reference
-from reference import AS_WRITTEN, all_masks, compiled, given, sigm
+from reference import AS_WRITTEN, all_masks, compiled, given, sigm, values_of
 
 from reinforce_dropout import backends, load_evaluation, systems, train
 from reinforce_dropout.running import datasets
@@ -26,11 +26,6 @@ def built(**fields):
     for p in system.parameters.values():
         p.set_value(rng.normal(0, 0.7, p.get_value().shape).astype("float32"))
     return system
-
-
-def values(system):
-    """Return a system's parameters by name, in float64."""
-    return {name: p.get_value().astype("float64") for name, p in system.parameters.items()}
 
 
 def batch(size):
@@ -89,7 +84,7 @@ def loss_and_penalty(P, x, y, u):
 def test_a_step_is_that_of_algorithm_2(reduction):
     """Penalties and REINFORCE on the nll, each at its own rate, both L2s."""
     system, (x, y) = built(loss_reduction=reduction), batch(5)
-    before = values(system)
+    before = values_of(system)
     u = np.random.default_rng(1).integers(0, 2, (5, 3)).astype("float32")
     xs, ys, us = pt.fmatrix("x"), pt.ivector("y"), pt.fmatrix("u")
     step = system.step(xs, ys, None, rule=given([us]))
@@ -115,7 +110,7 @@ def test_a_step_is_that_of_algorithm_2(reduction):
         expected[name] = 0.25 * g + 0.75 * direct[name]
         assert abs(g).max() > 1e-2 and abs(direct[name]).max() > 1e-2
     for name, moved in expected.items():
-        found = before[name] - values(system)[name]
+        found = before[name] - values_of(system)[name]
         np.testing.assert_allclose(found, moved, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
@@ -123,7 +118,7 @@ def test_without_a_baseline_reinforce_is_unbiased():
     """By all masks of two examples: the expected step is the gradient of the expected nll."""
     fields = {"baseline": "none", "lam_s": 0.0, "lam_v": 0.0, "l2": 0.0, "learning_rate": 0.0}
     system, (x, y) = built(policy_learning_rate=1.0, **fields), batch(2)
-    P = values(system)
+    P = values_of(system)
     xs, ys, us = pt.fmatrix("x"), pt.ivector("y"), pt.fmatrix("u")
     updates = system.step(xs, ys, None, rule=given([us])).updates
     by_name = {v.name: v - after for v, after in updates.items()}

@@ -9,7 +9,7 @@ import pytensor.tensor as pt
 import pytest
 import reference
 from idx import write_dataset
-from reference import AS_WRITTEN, compiled, flat
+from reference import AS_WRITTEN, compiled, flat, values_of
 from stopping import check_resumes
 from test_settings import check_sentence
 
@@ -116,7 +116,7 @@ def test_a_generation_is_numpys(population):
         population=population, n_passes=2, search_std=1.5, mean_learning_rate=0.5, **FIELDS
     )
     system = systems.build_for_training(e, SHAPE, N_CLASSES)
-    P = {name: p.get_value().astype("float64") for name, p in system.parameters.items()}
+    P = values_of(system)
     x, y, rng = pt.fmatrix("x"), pt.ivector("y"), pytensor.shared(np.random.default_rng(6))
     step = system.step(x, y, rng)
     f = compiled([x, y], flat(step.statistics), updates=step.updates)

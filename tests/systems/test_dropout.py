@@ -5,7 +5,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 import reference
-from reference import AS_WRITTEN, compiled, flat, sampled_into
+from reference import AS_WRITTEN, compiled, flat, sampled_into, values_of
 
 from reinforce_dropout import backends, load_evaluation, systems, train
 from reinforce_dropout.running import datasets
@@ -27,11 +27,6 @@ def settings(**fields):
 def built(experiment):
     """Return the system of an experiment, with its initial parameters."""
     return systems.build_for_training(experiment, *SIZES)
-
-
-def values(system):
-    """Return a system's parameters by name, in float64."""
-    return {name: p.get_value().astype("float64") for name, p in system.parameters.items()}
 
 
 def batches(n, size=8):
@@ -78,7 +73,7 @@ def test_twenty_steps_are_those_of_the_paper(activation, rate):
     x, y, rng = pt.fmatrix("x"), pt.ivector("y"), pytensor.shared(np.random.default_rng(4))
     step = system.step(x, y, rng, rule=sampled_into(drawn))
     f = compiled([x, y], drawn, updates=step.updates)
-    P = values(system)
+    P = values_of(system)
     V = {name: np.zeros_like(value) for name, value in P.items()}
     n_long = n_short = 0
     for k, (images, labels) in enumerate(batches(20)):
@@ -100,7 +95,7 @@ def test_twenty_steps_are_those_of_the_paper(activation, rate):
                 n_short += ((P[name] ** 2).sum(axis=0) < 2).sum()
                 P[name] = scaled_back(P[name], 2.0)
         for name, value in P.items():
-            found = values(system)[name]
+            found = values_of(system)[name]
             np.testing.assert_allclose(found, value, rtol=1e-3, atol=1e-4, err_msg=f"{name} {k}")
     assert n_long > 20 and n_short > 20
     assert (P["W_out"] ** 2).sum(axis=0).max() > 2  # the output's columns have no limit
@@ -109,7 +104,7 @@ def test_twenty_steps_are_those_of_the_paper(activation, rate):
 def test_the_mean_network_has_all_units_and_scaled_outgoing_weights():
     """0.8 of the pixels' weights and half of the hidden units'."""
     system = built(settings())
-    P, (images, _) = values(system), next(batches(1))
+    P, (images, _) = values_of(system), next(batches(1))
     scaled = P | {"W_1": 0.8 * P["W_1"], "W_2": 0.5 * P["W_2"], "W_out": 0.5 * P["W_out"]}
     expected = numpy_logits(scaled, images, [1, 1, 1], reference.sigm)
     x = pt.fmatrix("x")
@@ -139,7 +134,7 @@ def test_nothing_is_dropped_at_a_rate_of_1():
     step = system.step(x, y, None)
     assert step.statistics["active_fraction"] == step.statistics["policy_entropy"] == []
     found = compiled([x, y], flat(step.statistics))(*next(batches(1)))
-    P, (images, labels) = values(system), next(batches(1))
+    P, (images, labels) = values_of(system), next(batches(1))
     nll = reference.nll(numpy_logits(P, images, [1, 1, 1], reference.sigm), labels).mean()
     np.testing.assert_allclose(found, [nll], rtol=1e-5)
     hidden_only = built(settings(input_keep=1.0)).step(
@@ -159,15 +154,15 @@ def test_no_limit_leaves_long_columns():
     for system in (ours, network):
         x, y = pt.fmatrix("x"), pt.ivector("y")
         compiled([x, y], [], updates=system.step(x, y, None).updates)(images, labels)
-    for name, value in values(network).items():
-        np.testing.assert_array_equal(values(ours)[name], value)
-    assert ((values(ours)["W_1"] ** 2).sum(axis=0) > 15).any()
+    for name, value in values_of(network).items():
+        np.testing.assert_array_equal(values_of(ours)[name], value)
+    assert ((values_of(ours)["W_1"] ** 2).sum(axis=0) > 15).any()
 
 
 def test_initial_weights_are_normal():
     """N(0, 0.01^2), the biases 0."""
     system = systems.build_for_training(dropout.Settings(n_units=(400, 300)), (784,), 10)
-    for name, value in values(system).items():
+    for name, value in values_of(system).items():
         if name[0] == "b":
             assert not value.any()
         else:

@@ -7,7 +7,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 import reference
-from reference import AS_WRITTEN, compiled, flat, given
+from reference import AS_WRITTEN, compiled, flat, given, values_of
 from stopping import check_resumes
 
 from reinforce_dropout import backends, load_evaluation, systems
@@ -32,11 +32,6 @@ def built(experiment):
         if name[0] in "bo":
             p.set_value(rng.normal(0, 0.5, p.get_value().shape).astype("float32"))
     return system
-
-
-def values(system):
-    """Return a system's parameters by name, in float64."""
-    return {name: p.get_value().astype("float64") for name, p in system.parameters.items()}
 
 
 def softmax(z):
@@ -80,7 +75,7 @@ def expected_nll(P, weights_of=None, x=X, k=2):
 def expected_gradient(experiment, x=X, k=2):
     """Return the system, and the mean of a step's gradient over the paths of all examples."""
     system = built(experiment.replace(learning_rate=1.0, policy_learning_rate=1.0))
-    P = values(system)
+    P = values_of(system)
     u = [pt.fmatrix(f"u_{i}") for i in range(len(N_UNITS))]
     x_in, y_in = pt.fmatrix("x"), pt.ivector("y")
     step = system.step(x_in, y_in, None, rule=given(u))
@@ -185,15 +180,15 @@ def test_one_mapping_is_the_plain_network():
     take, other = compile_step(ours), compile_step(network)
     for _ in range(3):
         np.testing.assert_allclose(take(X, Y)["train_nll"], other(X, Y)["train_nll"], rtol=1e-6)
-    for name, value in values(network).items():
-        np.testing.assert_allclose(values(ours)[name], value, rtol=1e-6, atol=1e-7)
-    np.testing.assert_array_equal(values(ours)["o_1"], 0)
+    for name, value in values_of(network).items():
+        np.testing.assert_allclose(values_of(ours)[name], value, rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_equal(values_of(ours)["o_1"], 0)
 
 
 def test_statistics_are_numpys():
     """Entropies from the probabilities; the use of a mapping is the fraction that chose it."""
     system = built(settings(n_mappings=2))
-    P, images = values(system), np.tile(X[:1], (4000, 1))
+    P, images = values_of(system), np.tile(X[:1], (4000, 1))
     statistics = compile_step(system)(images, np.zeros(4000, "int32"))
     p = softmax(X[0] @ P["Z_1"] + P["o_1"])
     np.testing.assert_allclose(statistics["policy_entropy"][0], -(p * np.log(p)).sum(), rtol=1e-5)
@@ -210,7 +205,7 @@ def test_thresholded_takes_the_most_probable_choice_at_each_node():
     system = built(settings())
     x = np.random.default_rng(6).normal(0, 4, size=(20, 4)).astype("float32")
     logits, *choices = compile_logits(system, "thresholded")(x)
-    P = values(system)
+    P = values_of(system)
     expected = [walk(P, image, (None, None)) for image in x]
     np.testing.assert_allclose(logits, [e[0] for e in expected], rtol=1e-4, atol=1e-5)
     assert all((p >= 0.5).all() for _, p in expected)
@@ -220,7 +215,7 @@ def test_thresholded_takes_the_most_probable_choice_at_each_node():
 def test_averaged_is_the_mean_prediction_of_sampled_paths():
     """With many paths it comes near the exact mean over all four, for each image its own."""
     system = built(settings(n_paths=50))
-    P = values(system)
+    P = values_of(system)
     logits, *choices = compile_logits(system, "averaged")(X.repeat(100, axis=0))
     np.testing.assert_allclose(np.exp(logits).sum(axis=1), 1, rtol=1e-5)
     assert logits.shape == (200, 3) and choices[0].shape == (200, 2)

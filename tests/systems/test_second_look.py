@@ -5,7 +5,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 import reference
-from reference import compiled
+from reference import compiled, values_of
 
 from reinforce_dropout import backends, systems
 from reinforce_dropout.systems import dropout, second_look
@@ -38,11 +38,6 @@ def with_values(system):
     return system
 
 
-def values(system):
-    """Return a system's parameters by name, in float64."""
-    return {name: p.get_value().astype("float64") for name, p in system.parameters.items()}
-
-
 def batch(size=8):
     """Return images and labels."""
     rng = np.random.default_rng(2)
@@ -70,7 +65,7 @@ def test_the_policy_descends_the_sum_over_both_decisions():
         with_values(systems.build_for_training(settings(input_keep=1.0), *SIZES)),
         batch(),
     )
-    P = values(system)
+    P = values_of(system)
     first, second = logits(P, images), logits(P, images, "second_")
     costs = [reference.nll(first, labels), reference.nll(first + second, labels) + 0.3]
 
@@ -88,7 +83,7 @@ def test_the_policy_descends_the_sum_over_both_decisions():
         updates=step.updates,
     )(images, labels)
     for name in THETA:
-        moved = values(system)[name] - P[name]
+        moved = values_of(system)[name] - P[name]
         assert np.abs(moved).min() > 1e-4
         np.testing.assert_allclose(moved, -0.25 * slopes[name], rtol=1e-3, atol=1e-6)
     sigma = reference.sigm(doubt(first) * 1.5 + 1)
@@ -103,9 +98,9 @@ def test_the_policy_waits_until_the_networks_have_matured():
     step = compiled([x, y], [], updates=system.step(x, y, rng).updates)
     for epoch in (1, 2, 3):
         system.schedule(epoch)
-        before = values(system)
+        before = values_of(system)
         step(*batch())
-        moved = {name for name, p in values(system).items() if (p != before[name]).any()}
+        moved = {name for name, p in values_of(system).items() if (p != before[name]).any()}
         assert moved == system.parameters.keys() - (set(THETA) if epoch < 3 else set())
 
 
@@ -121,7 +116,7 @@ def test_each_network_learns_as_if_it_were_alone(prefix, widths, activation):
         p.set_value(both.parameters[prefix + name].get_value())
     x, y = pt.fmatrix("x"), pt.ivector("y")
     for system in (both, alone):
-        before = values(alone)
+        before = values_of(alone)
         compiled([x, y], [], updates=system.step(x, y, None).updates)(*batch())
     for name, p in alone.parameters.items():
         assert np.abs(p.get_value() - before[name]).max() > 1e-3
@@ -161,7 +156,7 @@ def test_the_large_network_is_added_where_it_takes_part(execution, rule):
     for o, least, most in ((1.0, 1, 39), (60.0, 40, 40), (-60.0, 0, 0)):
         predict, system = predictions(execution, rule, o)
         found, u = predict(images)
-        P = values(system)
+        P = values_of(system)
         for name in ("second_W_2", "second_W_out"):
             P[name] *= 0.5  # the hidden units' rate
         first, second = logits(P, 0.8 * images), logits(P, 0.8 * images, "second_")

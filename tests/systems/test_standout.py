@@ -5,7 +5,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 import reference
-from reference import AS_WRITTEN, compiled, flat, sampled_into, sigm
+from reference import AS_WRITTEN, compiled, flat, sampled_into, sigm, values_of
 
 from reinforce_dropout import backends, load_evaluation, systems, train
 from reinforce_dropout.running import datasets
@@ -24,11 +24,6 @@ def settings(**fields):
 def built(experiment):
     """Return the system of an experiment, with its initial parameters."""
     return systems.build_for_training(experiment, *SIZES)
-
-
-def values(system):
-    """Return a system's parameters by name."""
-    return {name: p.get_value() for name, p in system.parameters.items()}
 
 
 def batches(n, size=8):
@@ -73,15 +68,15 @@ def test_alpha_and_beta_0_are_dropout_at_one_half(beta_on):
     ours = built(settings(alpha=0.0, beta=0.0, beta_on=beta_on))
     dropout = built(policy.Settings(**FIELDS, gate="uniform", initial_rate=0.5))
     (rng, step), (other_rng, other_step) = compile_step(ours), compile_step(dropout)
-    before = values(ours)
+    before = values_of(ours)
     for x, y in batches(3):
         statistics = step(x, y)
         np.testing.assert_array_equal(statistics, other_step(x, y))
         np.testing.assert_allclose(statistics[3:], np.log(2), rtol=1e-6)  # nats a unit
-    assert values(ours).keys() == values(dropout).keys()
-    for name, value in values(ours).items():
+    assert values_of(ours).keys() == values_of(dropout).keys()
+    for name, value in values_of(ours).items():
         assert (value != before[name]).any(), name
-        np.testing.assert_array_equal(value, values(dropout)[name], err_msg=name)
+        np.testing.assert_array_equal(value, values_of(dropout)[name], err_msg=name)
     states = [r.get_value().bit_generator.state for r in (rng, other_rng)]
     assert states[0] == states[1] != np.random.default_rng(4).bit_generator.state
 
@@ -107,8 +102,8 @@ def test_a_large_alpha_learns_as_the_plain_network():
     (_, step), (_, plain_step) = compile_step(ours), compile_step(network)
     (x, y) = next(batches(1))
     np.testing.assert_allclose(step(x, y)[0], plain_step(x, y)[0], rtol=1e-6)
-    for name, value in values(network).items():
-        np.testing.assert_allclose(values(ours)[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    for name, value in values_of(network).items():
+        np.testing.assert_allclose(values_of(ours)[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 READINGS = {
@@ -128,7 +123,7 @@ def test_both_readings_are_tested():
 def test_logits_and_expected_masks_are_numpys(beta_on):
     """Layer by layer, from the activations that are already masked."""
     system = built(settings(alpha=0.5, beta=-0.75, beta_on=beta_on))
-    P = {name: v.astype("float64") for name, v in values(system).items()}
+    P = values_of(system)
     x, _ = next(batches(1))
     masks = {"expected": lambda i, z: sigm(z), "thresholded": lambda i, z: z > 0}
     for rule, mask_of in masks.items():
@@ -156,7 +151,7 @@ def test_masks_are_constants_for_the_gradient(beta_on):
     assert set(step.updates) == {*system.parameters.values(), rng}
     f = compiled([x, y], drawn, updates=step.updates)
     for images, labels in batches(3):
-        P = {name: v.astype("float64") for name, v in values(system).items()}
+        P = values_of(system)
         masks = f(images, labels)
         assert all(set(np.unique(u)) == {0, 1} for u in masks)
 
@@ -167,7 +162,7 @@ def test_masks_are_constants_for_the_gradient(beta_on):
 
         for name, grad in reference.gradient(loss, P, P).items():
             expected = P[name] - e.learning_rate * grad
-            found = values(system)[name]
+            found = values_of(system)[name]
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
@@ -180,17 +175,17 @@ def test_weights_stay_tied(beta_on):
     look = compile_logits(system, "expected")
     (x, y) = next(batches(1))
     _, before, _ = look(x)
-    W = values(system)["W_1"]
+    W = values_of(system)["W_1"]
     step(x, y)
     _, after, _ = look(x)
-    assert (values(system)["W_1"] != W).any() and (after != before).any()
-    expected = READINGS[beta_on](x, values(system)["W_1"])
+    assert (values_of(system)["W_1"] != W).any() and (after != before).any()
+    expected = READINGS[beta_on](x, values_of(system)["W_1"])
     np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_starts_from_the_weights_of_the_plain_network():
     """No policy is drawn, so nothing comes between."""
-    ours, network = values(built(settings())), values(built(plain.Settings(**FIELDS)))
+    ours, network = values_of(built(settings())), values_of(built(plain.Settings(**FIELDS)))
     assert ours.keys() == network.keys()
     for name, value in network.items():
         np.testing.assert_array_equal(ours[name], value)

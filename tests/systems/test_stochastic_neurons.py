@@ -5,7 +5,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 import reference
-from reference import AS_WRITTEN, all_masks, compiled, sigm
+from reference import AS_WRITTEN, all_masks, compiled, sigm, values_of
 from test_settings import check_sentence
 
 from reinforce_dropout import backends, load_evaluation, systems, train
@@ -39,11 +39,6 @@ def built(experiment):
         value = p.get_value()
         p.set_value(rng.normal(0, 0.7, value.shape).astype("float32"))
     return system
-
-
-def values(system):
-    """Return a system's parameters by name, in float64."""
-    return {name: p.get_value().astype("float64") for name, p in system.parameters.items()}
 
 
 def batch(size=2):
@@ -111,7 +106,7 @@ def test_steps_are_numpys(neuron, monkeypatch):
     """All parameters, with what is drawn held fixed, and with the term that holds the target."""
     noise = given_noise(monkeypatch)
     system = built(settings(neuron, sparsity=0.2, noise_std=0.5, learning_rate=0.5))
-    moves, P, (x, y) = compile_moves(system, noise), values(system), batch(6)
+    moves, P, (x, y) = compile_moves(system, noise), values_of(system), batch(6)
     rng = np.random.default_rng(3)
     kind = THROUGH[neuron]
     drawn = rng.normal(size=(6, N_UNITS)) if "rect" in neuron else rng.integers(0, 2, (6, N_UNITS))
@@ -140,7 +135,7 @@ def test_both_options_of_the_authors_code_are_tested():
 
 def expected_moves(system, noise, rate_of, x, y):
     """Return E[what a step subtracts], by all binary draws of two examples."""
-    moves, P = compile_moves(system, noise), values(system)
+    moves, P = compile_moves(system, noise), values_of(system)
     rate, total = rate_of(logits_of_gates(P, x)), 0
     for bits in all_masks(2 * N_UNITS):
         b = bits.reshape(2, N_UNITS)
@@ -169,7 +164,7 @@ def test_stochastic_binary_is_unbiased(monkeypatch):
     system = built(settings("stochastic-binary"))
     symbolic = pt.fmatrix("x"), pt.ivector("y")
     remembered = {v.name: v for v in system.step(*symbolic, None).updates}
-    true = gradient_of_expectation(values(system), x, y)
+    true = gradient_of_expectation(values_of(system), x, y)
     scale = abs(true).max()
     for cost in (0.0, 1.5):
         monkeypatch.setattr(
@@ -193,10 +188,10 @@ def test_stochastic_binary_remembers_earlier_mini_batches_only(monkeypatch):
     updates = system.step(xs, ys, None).updates
     step = compiled([xs, ys, noise], [], updates=updates)
     h = np.array([[1, 0, 1], [0, 0, 1]], "float32")
-    P = [values(system)]
+    P = [values_of(system)]
     for _ in range(2):
         step(x, y, h)
-        P.append(values(system))
+        P.append(values_of(system))
     for before, after, past in ((P[0], P[1], 0), (P[1], P[2], 1)):
         z = logits_of_gates(before, x)
         L, square = nll_of(before, x, y, h)[:, None], (h - sigm(z)) ** 2
@@ -220,7 +215,7 @@ def test_straight_through_has_its_documented_bias(monkeypatch):
     for neuron in ("straight-through", "straight-through-with-slope"):
         systems_[neuron] = built(settings(neuron))
         found[neuron] = expected_moves(systems_[neuron], noise, sigm, x, y)
-    P = values(systems_["straight-through"])
+    P = values_of(systems_["straight-through"])
     z = logits_of_gates(P, x)
     mean_dL_dh = np.zeros((2, N_UNITS))
     for h in all_masks(N_UNITS):
@@ -280,7 +275,7 @@ def test_gates_at_test_time(neuron):
     system = built(settings(neuron))
     system.parameters["threshold"].set_value(np.float32(0.2))
     x, images = pt.fmatrix("x"), batch(40)[0]
-    z = logits_of_gates(values(system), images)
+    z = logits_of_gates(values_of(system), images)
     smooth = {"sts-sampled-with-sigma": sigm(z) ** 1.5, "rectifier": rectified(z)}
     smooth["noisy-rectifier"] = smooth["rectifier"]
     height = {"sts": root(z), "sts-sampled-with-sigma": root(z), "rectifier": rectified(z)}
@@ -295,7 +290,7 @@ def test_gates_at_test_time(neuron):
         outputs = [stage.U, passed.logits, stage.gate.active(stage.U)]
         U, logits, active = compiled([x], outputs)(images)
         np.testing.assert_allclose(U, gates, rtol=1e-4, atol=1e-6)
-        P = values(system)
+        P = values_of(system)
         own = ((images @ P["W_1"] + P["b_1"]) * gates) @ P["W_out"] + P["b_out"]
         np.testing.assert_allclose(logits, own, rtol=1e-4, atol=1e-4)
         np.testing.assert_array_equal(active, U != 0)
@@ -356,20 +351,20 @@ def test_columns_of_experts_and_gater_are_limited(monkeypatch):
     noise = given_noise(monkeypatch)
     system = built(settings("straight-through", max_squared_norm=0.5, learning_rate=0.0))
     x, y = pt.fmatrix("x"), pt.ivector("y")
-    before = values(system)
+    before = values_of(system)
     ones = np.ones((2, N_UNITS), "float32")
     compiled([x, y, noise], [], updates=system.step(x, y, None).updates)(*batch(), ones)
     for name in ("W_1", "W_gater", "W_gates"):
         assert ((before[name] ** 2).sum(axis=0) > 0.5).any()
-        assert (values(system)[name] ** 2).sum(axis=0).max() < 0.5001, name
-    np.testing.assert_array_equal(values(system)["W_out"], before["W_out"])
+        assert (values_of(system)[name] ** 2).sum(axis=0).max() < 0.5001, name
+    np.testing.assert_array_equal(values_of(system)["W_out"], before["W_out"])
     assert (before["W_out"] ** 2).sum(axis=0).max() > 0.5
 
 
 def test_initial_weights():
     """Glorot's, four times that for the gates."""
     e = stochastic_neurons.Settings(n_units=(300,), gater_units=200)
-    P = values(systems.build_for_training(e, (100,), 10))
+    P = values_of(systems.build_for_training(e, (100,), 10))
     for name, factor in {"W_1": 1, "W_gater": 1, "W_gates": 4, "W_out": 1}.items():
         limit = factor * np.sqrt(6 / sum(P[name].shape))
         assert 0.98 * limit < abs(P[name]).max() <= limit

@@ -165,10 +165,13 @@ def test_policies_decide_for_blocks_of_any_size(experiment, instances):
 
 
 @pytest.mark.parametrize("experiment", [plain.Settings(), standout.Settings()])
-def test_what_has_no_policies_has_no_blocks(experiment):
+@pytest.mark.parametrize(
+    ("instances", "cure"), [(2, "leave instances_per_block out"), (None, "the execution dense")]
+)
+def test_what_has_no_policies_has_no_blocks(experiment, instances, cure):
     with pytest.raises(ExperimentError) as error:
-        block_policy.in_blocks(experiment, 2)
-    check_sentence(error, f"the system {experiment.system} has no policies", "instances_per_block")
+        block_policy.in_blocks(experiment, instances)
+    check_sentence(error, f"the system {experiment.system} has no policies", cure)
 
 
 def test_all_systems_start_from_the_same_network():
