@@ -115,12 +115,9 @@ def test_gradients():
         np.testing.assert_allclose(gradient, exact[name], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
-@pytest.mark.parametrize("backend", ["c", "jax"])
+@pytest.mark.parametrize("backend", ["numba", "c", "jax"])
 def test_backends_agree(backend):
-    """A layer, its maps apart, and the gradients, in float32.
-
-    Numba needs a minute to compile them. Its part is the recorded runs, which are evaluated again.
-    """
+    """A layer, its maps apart, and the gradients, in float32."""
     shape, size = (2, 5, 4), 2
     layer = conv.convolution(np.random.default_rng(1), shape, 3, size, "1", relu)
     x = pt.fmatrix("x")
