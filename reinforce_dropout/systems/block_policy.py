@@ -77,9 +77,10 @@ def in_blocks(experiment, instances):
         The experiment's system has no policies that could decide for blocks.
     """
     if not isinstance(experiment, policy.Settings):
-        cure = "leave the execution dense" if instances is None else "leave instances_per_block out"
+        dense = " and the execution dense" if instances is None else ""
         raise ExperimentError(
-            f"the system {experiment.system} has no policies that decide for blocks: {cure}."
+            f"the system {experiment.system} has no policies that decide for blocks: leave "
+            f"instances_per_block out{dense}."
         )
     fields = dataclasses.asdict(experiment)
     if instances is not None:
