@@ -4,7 +4,7 @@ import numpy as np
 import pytensor.tensor as pt
 import pytest
 from pytensor.graph.traversal import ancestors
-from reference import AS_WRITTEN
+from reference import AS_WRITTEN, values_of
 from test_block_training import (
     N_CLASSES,
     N_IN,
@@ -14,7 +14,6 @@ from test_block_training import (
     one_block,
     system_of,
     trained_with_settling,
-    values,
 )
 
 from reinforce_dropout import native, systems
@@ -73,15 +72,15 @@ def test_steps_and_shrinking_are_those_of_the_dense_step(name):
     experiment = by_instance(**FIELDS[name])
     (dense, dense_step, dense_function), (sparse, step, function) = both(experiment)
     assert list(step.statistics) == list(dense_step.statistics)
-    before = values(sparse)
+    before = values_of(sparse)
     for x, y in batches(6, experiment.batch_size):
         np.testing.assert_allclose(function(x, y), dense_function(x, y), rtol=2e-4, atol=1e-7)
     assert factor(step) == pytest.approx((1 - 2 * 0.1 * experiment.l2) ** 6, rel=1e-6)
     step.settle()
     assert factor(step) == 1
-    assert_same_values(values(sparse), values(dense))
+    assert_same_values(values_of(sparse), values_of(dense))
     for key, value in before.items():
-        assert np.abs(values(sparse)[key] - value).max() > 1e-4, key
+        assert np.abs(values_of(sparse)[key] - value).max() > 1e-4, key
 
 
 def test_steps_in_native_mode_are_those_of_the_dense_step():
@@ -90,7 +89,7 @@ def test_steps_in_native_mode_are_those_of_the_dense_step():
     for x, y in batches(4):
         np.testing.assert_allclose(function(x, y), dense_function(x, y), rtol=2e-4)
     step.settle()
-    assert_same_values(values(sparse), values(dense))
+    assert_same_values(values_of(sparse), values_of(dense))
 
 
 def test_only_parts_of_arrays_are_written_in_native_mode():
@@ -113,7 +112,7 @@ def test_all_units_or_none_take_part(kept):
     for x, y in batches(2):
         np.testing.assert_allclose(function(x, y), dense_function(x, y), rtol=2e-4)
     step.settle()
-    assert_same_values(values(sparse), values(dense))
+    assert_same_values(values_of(sparse), values_of(dense))
 
 
 @pytest.mark.parametrize("l2", [0.0, 0.05])
