@@ -178,9 +178,9 @@ def table(records):
 def _paired(records):
     """Return a sentence for each run that was compared with a frozen network on the same images."""
     return "".join(
-        f"\n{runs.preset_of(run)}, seed {run.attributes['seed']}, and its frozen network: "
-        f"{pair['only']} of the test images are wrong with it alone, {pair['only_other']} without "
-        f"it alone (McNemar's exact test: p = {pair['p']:.2g}).\n"
+        f"\n{runs.preset_of(run)}, seed {run.attributes['seed']}, beside its frozen network: "
+        f"{pair['only']} of the test images are wrong only with the policy, {pair['only_other']} "
+        f"only without it (McNemar's exact test: p = {pair['p']:.2g}).\n"
         for run in records
         if (pair := run.attributes.get("paired"))
     )

@@ -287,7 +287,7 @@ def test_systems_have_a_row_each_and_a_point_for_each_run():
     steered.attributes["paired"] = {"only": 3, "only_other": 9, "p": 0.146}
     text = systems.table([steered, make_record("dsnn-mnist", n_mappings=3)])
     assert "| dasnet | - |" in text and "| 1 of 9 paths |" in text
-    assert "3 of the test images are wrong with it alone, 9 without it alone" in text
+    assert "3 of the test images are wrong only with the policy, 9 only without it" in text
     assert drawing.svg(systems.figure(made), "systems").count("<title>") == 3
 
 
