@@ -132,14 +132,24 @@ def _active(run):
 
 
 def by_preset(records):
-    """Return ``{preset, changes and data: runs}`` in the order of the presets' names."""
+    """Return ``{preset, changes and data: runs}`` in the order of the presets' names.
+
+    If runs with the same changes have different lengths, these are named, too.
+    """
     groups = {}
     for (base, change), group in runs.grouped(records, runs.preset_of).items():
+        several = len({_length(run) for run in group}) > 1
         for run in sorted(group, key=lambda run: run.attributes["seed"]):
             data = run.attributes["data"]
-            parts = [base, change, "" if data == "mnist" else data]
+            length = f"n_epochs={_length(run)}" if several else ""
+            parts = [base, change, length, "" if data == "mnist" else data]
             groups.setdefault(", ".join(filter(None, parts)), []).append(run)
     return dict(sorted(groups.items()))
+
+
+def _length(run):
+    """Return the epochs that a run may take."""
+    return run.attributes["experiment"]["n_epochs"]
 
 
 def _reported(run):

@@ -291,6 +291,16 @@ def test_systems_have_a_row_each_and_a_point_for_each_run():
     assert drawing.svg(systems.figure(made), "systems").count("<title>") == 3
 
 
+def test_systems_of_different_lengths_have_rows_of_their_own():
+    made = [make_record("sts-2000", n_epochs=n) for n in (60, 200, 60)]
+    groups = systems.by_preset(made)
+    assert {name: len(found) for name, found in groups.items()} == {
+        "sts-2000, n_epochs=60": 2,
+        "sts-2000, n_epochs=200": 1,
+    }
+    assert list(systems.by_preset(made[::2])) == ["sts-2000"]
+
+
 def test_systems_stand_beside_the_runs_of_the_paper(tmp_path):
     """And what the sweep still lacks is listed."""
     assert set(figures.BESIDE_THE_PAPER) <= figures.EVIDENCE.keys()
