@@ -41,8 +41,10 @@ def run(name, options, script="again.py", curves_only=True, measure=lambda folde
     KeyboardInterrupt
         After all runs have been saved.
     """
-    settings = {"n_epochs": common.QUICK_EPOCHS} if options.quick else {}
-    planned = grid.read(drawn.SWEEPS / f"{name}.toml", None, settings)
+    planned = grid.read(drawn.SWEEPS / f"{name}.toml", None, {})
+    if options.quick:  # also the runs whose length is a value of the grid
+        quick = {"n_epochs": common.QUICK_EPOCHS}
+        planned = [run._replace(settings=run.settings | quick) for run in planned]
     folder = common.folder(options, "runs") / name
     command = ["python", f"reproduce/{script}", *sys.argv[1:]]
     outcomes = train(planned, folder, options, command, curves_only)

@@ -236,7 +236,9 @@ def test_dasnet_is_compared_with_the_network_that_it_steers(run, monkeypatch, tm
     assert result.exit_code == 0, result.output
     assert "Not run yet" not in result.stdout
     for seed in systems_script.SEEDS:
-        assert f"dasnet, seed {seed}, and its frozen network: {seed} of the test" in result.stdout
+        assert (
+            f"dasnet, seed {seed}, beside its frozen network: {seed} of the test" in result.stdout
+        )
     result = run(tmp_path / "other", script=systems_script, dasnet=("failed", "no: mend it."))
     assert result.exit_code == 1 and "dasnet-seed21: no: mend it." in result.stderr
 
