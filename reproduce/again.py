@@ -42,9 +42,6 @@ def run(name, options, script="again.py", curves_only=True, measure=lambda folde
         After all runs have been saved.
     """
     planned = grid.read(drawn.SWEEPS / f"{name}.toml", None, {})
-    if options.quick:  # also the runs whose length is a value of the grid
-        quick = {"n_epochs": common.QUICK_EPOCHS}
-        planned = [run._replace(settings=run.settings | quick) for run in planned]
     folder = common.folder(options, "runs") / name
     command = ["python", f"reproduce/{script}", *sys.argv[1:]]
     outcomes = train(planned, folder, options, command, curves_only)
@@ -56,7 +53,13 @@ def run(name, options, script="again.py", curves_only=True, measure=lambda folde
 
 
 def train(planned, folder, options, command, curves_only):
-    """Train runs, and return how they ended, see `sweep`; an interrupt ends the script."""
+    """Train runs, and return how they ended, see `sweep`; an interrupt ends the script.
+
+    With ``--quick`` all are short, even those whose length is a value of the grid.
+    """
+    if options.quick:
+        length = {"n_epochs": common.QUICK_EPOCHS}
+        planned = [run._replace(settings=run.settings | length) for run in planned]
     outcomes = sweep(
         planned, folder, jobs=options.jobs, data=options.data, curves_only=curves_only,
         command=command,

@@ -22,7 +22,7 @@ def main(options):
     """Train, compare and draw."""
 
     def steer(folder, command):
-        for planned in steered_and_frozen(folder, options.quick):
+        for planned in steered_and_frozen(folder):
             outcomes = again.train(planned, folder, options, command, curves_only=False)
             common.tell_failures(outcomes)
         test = datasets.load(options.data).test
@@ -36,13 +36,12 @@ def main(options):
     again.run("systems", options, "systems.py", measure=steer)
 
 
-def steered_and_frozen(folder, quick):
+def steered_and_frozen(folder):
     """Return two lists of runs: the networks, and the searches that steer them."""
-    length = {"n_epochs": common.QUICK_EPOCHS} if quick else {}
     trained = {"cnn": f"{folder}/dasnet-cnn-seed{{seed}}.hdf5"}
     return (
-        grid.expand("dasnet-cnn", None, SEEDS, length),
-        grid.expand("dasnet", None, SEEDS, length | trained),
+        grid.expand("dasnet-cnn", None, SEEDS),
+        grid.expand("dasnet", None, SEEDS, trained),
     )
 
 

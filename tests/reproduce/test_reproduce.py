@@ -235,6 +235,10 @@ def test_dasnet_is_compared_with_the_network_that_it_steers(run, monkeypatch, tm
     result = run(tmp_path, "--quick", script=systems_script)
     assert result.exit_code == 0, result.output
     assert "Not run yet" not in result.stdout
+    paths = list((tmp_path / "runs").glob("quick/systems/*.hdf5"))
+    lengths = {p.stem: records.read(p).attributes["experiment"]["n_epochs"] for p in paths}
+    assert {"dasnet-seed21", "sts-2000-n_epochs=200-seed21"} <= lengths.keys()
+    assert set(lengths.values()) == {3}, "--quick holds for all runs, even if the grid has a length"
     for seed in systems_script.SEEDS:
         assert (
             f"dasnet, seed {seed}, beside its frozen network: {seed} of the test" in result.stdout
