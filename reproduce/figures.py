@@ -6,7 +6,7 @@ It writes into figures/:
 - claims.md: for each claim of section 4, whether it was reproduced;
 - kl_gradient.md: the two readings of the gradient for the 800-800 network;
 - ledger, tradeoff: one open reading at a time; units against errors for many lambda;
-- systems: the systems that the paper names, beside each other;
+- systems: the systems that the paper names, beside each other; systems_speed;
 - policy_search: who reaches REINFORCE's best validation error first; gradient_variance;
 - random_search: better learning rates;
 - frontier: test error against the time of a forward pass;
@@ -28,6 +28,7 @@ from evidence import (
     random_search,
     runs,
     systems,
+    systems_speed,
     tradeoff,
     variance,
     verdicts,
@@ -45,6 +46,9 @@ EVIDENCE = {
     "frontier": frontier,
 }
 """Modules with ``table(records)`` and ``figure(records)``, by the folder of their runs."""
+
+TABLES = {"gradient_variance": variance, "systems_speed": systems_speed}
+"""Modules with ``table(results)``, by the name of the file of their results."""
 
 BESIDE_THE_PAPER = ("systems",)
 """Keys of `EVIDENCE` whose runs stand beside the recorded runs of the paper's presets."""
@@ -73,7 +77,7 @@ def main(options):
         folder = common.results_folder(options) / name
         beside = paper if name in BESIDE_THE_PAPER else ()
         draw_evidence(evidence, folder, name, options.root / "figures" / name, beside)
-    write_variance(options)
+    write_tables(options)
     columns = common.recorded_columns(seeds)
     common.write_report(options, recorded, claims.table(columns), options.root / "figures")
     write_claims(options.root / "README.md", claims.stated(columns))
@@ -119,12 +123,13 @@ def draw_evidence(evidence, folder, name, stem, beside=()):
         figures.save_figure(evidence.figure(found), stem)
 
 
-def write_variance(options):
-    """Write the table of the recorded variances of the policy gradient, if there are any."""
-    path = common.results_folder(options) / "gradient_variance.json"
-    if path.exists():
-        text = variance.table(json.loads(path.read_text()))
-        files.write_whole(options.root / "figures" / "gradient_variance.md", text.encode())
+def write_tables(options):
+    """Write the tables of `TABLES` whose results are recorded."""
+    for name, evidence in TABLES.items():
+        path = common.results_folder(options) / f"{name}.json"
+        if path.exists():
+            text = evidence.table(json.loads(path.read_text()))
+            files.write_whole(options.root / "figures" / f"{name}.md", text.encode())
 
 
 def write_claims(readme, table):

@@ -58,6 +58,7 @@ SECTIONS = (
     ("frontier", "Error against time", "frontier.md", "frontier"),
     ("blocks", "Block dropout: accuracy", "block_dropout.md", None),
     ("blockspeed", "Block dropout: speed", "block_speedup.md", None),
+    ("systemsspeed", "The steps of two systems beside JAX", "systems_speed.md", None),
     ("speed", "A training step beside PyTorch and JAX", "training_speed.md", None),
 )
 """Name, heading, table in figures/, and the module of `figures.EVIDENCE` that draws."""
