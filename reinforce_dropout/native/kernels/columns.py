@@ -3,44 +3,58 @@
 import numba
 import numpy as np
 
+from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.native.kernels.shapes import check_step
 from reinforce_dropout.native.kernels.sharing import share, threads_for
 
 __all__ = ["limit_columns"]
 
-#: Columns of one pass: a thousand rows of them stay in the second-level cache for the scaling.
-_SPAN = 128
+
+@numba.njit
+def _add_and_square(W, step, squares):
+    """Do ``W += step`` and ``squares += (W**2).sum(axis=0)``, row by row."""
+    for i in range(W.shape[0]):
+        row, change = W[i], step[i]
+        for j in range(row.size):
+            row[j] += change[j]
+            squares[j] += row[j] * row[j]
 
 
 @numba.njit
-def _limit_share(start, stop, W, step, limit):
-    """Add the step, and limit columns `start` to `stop`. A step without columns is none."""
-    squares = np.empty(_SPAN, W.dtype)
-    for first in range(start, stop, _SPAN):
-        n = min(_SPAN, stop - first)
-        squares[:n] = 0
-        for i in range(W.shape[0]):
-            row = W[i, first : first + n]
-            if step.shape[1]:
-                row += step[i, first : first + n]
-            for j in range(n):
-                squares[j] += row[j] * row[j]
-        longest = limit
-        for j in range(n):
-            longest = max(longest, squares[j])
-            squares[j] = np.sqrt(limit / max(limit, squares[j]))
-        if longest > limit:
-            for i in range(W.shape[0]):
-                row = W[i, first : first + n]
-                for j in range(n):
-                    row[j] *= squares[j]
+def _add_squares(W, squares):
+    """Do ``squares += (W**2).sum(axis=0)``, row by row."""
+    for i in range(W.shape[0]):
+        row = W[i]
+        for j in range(row.size):
+            squares[j] += row[j] * row[j]
+
+
+@numba.njit
+def _limit_share(W, step, limit):
+    """Add the step, and limit the columns of a part of W. A step without columns is none.
+
+    Both passes read whole rows. The processor fetches these ahead, so they are twice as fast as
+    passes over a few columns that stay in the second-level cache.
+    """
+    squares = np.zeros(W.shape[1], W.dtype)
+    if step.shape[1]:
+        _add_and_square(W, step, squares)
+    else:
+        _add_squares(W, squares)
+    if squares.size == 0 or squares.max() <= limit:
+        return
+    factors = np.sqrt(limit / np.maximum(limit, squares))
+    for i in range(W.shape[0]):
+        row = W[i]
+        for j in range(row.size):
+            row[j] *= factors[j]
 
 
 @numba.njit(parallel=True)
 def _limit_in_parallel(n_parts, W, step, limit):
     for part in numba.prange(n_parts):
-        start, stop = share(part, n_parts, W.shape[1], _SPAN)
-        _limit_share(start, stop, W, step, limit)
+        start, stop = share(part, n_parts, W.shape[1], LINE_BYTES // W.itemsize)
+        _limit_share(W[:, start:stop], step[:, start:stop], limit)
 
 
 @numba.njit
