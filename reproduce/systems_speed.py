@@ -9,7 +9,6 @@ it.
 
 import importlib.util
 import json
-import os
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -18,8 +17,9 @@ from pathlib import Path
 
 import click
 import common
+from benchmarks import QUICK_TURNS, THREADS
 from evidence import systems_speed
-from speed import ours
+from speed.worker import pin
 
 from reinforce_dropout import backends, preset, systems
 from reinforce_dropout.errors import ReinforceDropoutError
@@ -34,9 +34,7 @@ PRESETS = {
 }
 """Presets, and the settings that differ from them."""
 
-N_STEPS = 50
-TURNS, QUICK_TURNS = 21, 3
-THREADS = range(1, 1 + min(2, ours.N_CORES))
+N_STEPS, TURNS = 50, 21
 
 
 def run(quick, data, root):
@@ -68,12 +66,6 @@ def run(quick, data, root):
 def main(**options):
     """Run, report an error in a sentence, and end with the exit code."""
     sys.exit(common.guard(lambda: run(**options), "Interrupted: nothing is kept."))
-
-
-def pin(n_threads):
-    """Let this process use so many cores: JAX starts as many threads."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:n_threads])
 
 
 def measure(name, n_threads, n_turns, data_name):

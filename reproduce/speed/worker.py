@@ -107,13 +107,18 @@ class Worker:
         self.process.communicate()
 
 
+def pin(n_threads):
+    """Let this process use so many cores, where the system can: JAX starts as many threads."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:n_threads])
+
+
 def main(column, n_threads):
     """Answer commands until the measuring process closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the measuring process handles Ctrl-C
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # the output of libraries is no answer
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:n_threads])
+    pin(n_threads)
     made = None
     for line in sys.stdin:
         what, arguments = json.loads(line)
