@@ -24,7 +24,7 @@ ROOT = Path(sweep.__file__).parents[2]
 # A stand-in for the process that trains a run. The environment tells what it does, by the name of
 # the run. It notes its process and, every time, the number of threads that it may use.
 STAND_IN = """
-import json, os, signal, sys, threading, time
+import contextlib, json, os, signal, sys, threading, time
 job = json.loads(sys.stdin.readline())
 stem = job["path"].removesuffix(".hdf5")
 name = os.path.basename(stem)
@@ -37,7 +37,8 @@ def obey():
     ended.set()
 threading.Thread(target=obey, daemon=True).start()
 def tell(**message):
-    print(json.dumps(message), flush=True)
+    with contextlib.suppress(BrokenPipeError):  # the sweep was killed
+        print(json.dumps(message), flush=True)
 idle = {"epoch": None, "updates": 0, "curves": {}}
 tell(**idle)
 if behaviour == "long" or behaviour.startswith("until "):
