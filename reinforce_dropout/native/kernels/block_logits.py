@@ -7,7 +7,6 @@ panels of Z, and add up the rows that are listed, as in `forward_products`.
 import numba
 import numpy as np
 
-from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.blocks import packed as ops
 from reinforce_dropout.native.kernels.forward_products import BLOCK, add_listed, serves_many
 from reinforce_dropout.native.kernels.packed import (
@@ -21,7 +20,7 @@ from reinforce_dropout.native.kernels.packed import (
 )
 from reinforce_dropout.native.kernels.sharing import share, threads_for
 from reinforce_dropout.native.llvm.aligned_rows import aligned_rows, copy_rows
-from reinforce_dropout.native.llvm.vectors import address, prefetch
+from reinforce_dropout.native.llvm.vectors import address, prefetch_lines
 
 __all__ = ["block_logits"]
 
@@ -66,9 +65,7 @@ def _fetch_listed(W, columns, firsts):
     for block in range(columns.shape[0]):
         begin = block * columns.shape[1]
         for t in range(firsts[-1, block] - begin):
-            at = address(W) + columns[block, t] * W.strides[0]
-            for line in range(0, W.strides[0], LINE_BYTES):
-                prefetch(at + line)
+            prefetch_lines(address(W) + columns[block, t] * W.strides[0], W.strides[0])
 
 
 @numba.njit

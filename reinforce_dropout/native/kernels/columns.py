@@ -6,7 +6,7 @@ import numpy as np
 from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.native.kernels.shapes import check_step
 from reinforce_dropout.native.kernels.sharing import share, threads_for
-from reinforce_dropout.native.llvm.vectors import address, prefetch
+from reinforce_dropout.native.llvm.vectors import address, prefetch_lines
 
 __all__ = ["limit_columns"]
 
@@ -21,9 +21,7 @@ _AHEAD = 16
 def _fetch(W, i):
     """Prefetch row i of W, if there is one."""
     if i < W.shape[0]:
-        at = address(W) + i * W.strides[0]
-        for line in range(0, W.shape[1] * W.itemsize, LINE_BYTES):
-            prefetch(at + line)
+        prefetch_lines(address(W) + i * W.strides[0], W.shape[1] * W.itemsize)
 
 
 @numba.njit

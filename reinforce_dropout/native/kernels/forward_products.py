@@ -13,7 +13,6 @@ No BLAS is called, because its threads and those of these kernels would wait for
 import numba
 import numpy as np
 
-from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.native.kernels.non_zeros import (
     DENSE,
     count_non_zeros,
@@ -25,7 +24,7 @@ from reinforce_dropout.native.kernels.sharing import share, threads_for
 from reinforce_dropout.native.llvm.aligned_rows import aligned_rows, copy_rows
 from reinforce_dropout.native.llvm.simd import SPAN_BYTES, TILE_BYTES, TILE_ROWS, combine_rows
 from reinforce_dropout.native.llvm.tiles import tiles
-from reinforce_dropout.native.llvm.vectors import VECTOR_BYTES, address, prefetch
+from reinforce_dropout.native.llvm.vectors import VECTOR_BYTES, address, prefetch_lines
 
 __all__ = ["BLOCK", "add_listed", "products", "serves_many"]
 
@@ -92,8 +91,7 @@ def _fetch(part, n_parts, W, length, block, column):
     n_bytes = min(SPAN_BYTES, (W.shape[1] - column) * W.itemsize)
     at = address(W) + block * length * W.strides[0] + column * W.itemsize
     for k in range(part * n_rows // n_parts, (part + 1) * n_rows // n_parts):
-        for line in range(0, n_bytes, LINE_BYTES):
-            prefetch(at + k * W.strides[0] + line)
+        prefetch_lines(at + k * W.strides[0], n_bytes)
 
 
 @numba.njit

@@ -6,10 +6,13 @@ run time, Numba's loop vectoriser keeps a running sum in memory instead of in re
 
 import llvmlite.binding
 import llvmlite.ir as ir
+import numba
 from numba import types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
+
+from reinforce_dropout.alignment import LINE_BYTES
 
 
 def _has_wide_registers():
@@ -209,6 +212,13 @@ def prefetch(typingctx, at):
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen
+
+
+@numba.njit
+def prefetch_lines(at, n_bytes):
+    """Fetch `n_bytes` bytes from an address on, line by line."""
+    for line in range(0, n_bytes, LINE_BYTES):
+        prefetch(at + line)
 
 
 @intrinsic
