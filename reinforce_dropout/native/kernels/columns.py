@@ -3,33 +3,20 @@
 import numba
 import numpy as np
 
-from reinforce_dropout.alignment import LINE_BYTES
 from reinforce_dropout.native.kernels.shapes import check_step
 from reinforce_dropout.native.kernels.sharing import share, threads_for
-from reinforce_dropout.native.llvm.vectors import address, prefetch_lines
 
 __all__ = ["limit_columns"]
 
-#: Columns of one pass, at most: few enough that many of their weights are still in the second-level
-#: cache for the scaling, and enough for long reads.
-_SPAN = 256
-#: Rows from what is read to what is fetched meanwhile.
-_AHEAD = 16
-
-
-@numba.njit
-def _fetch(W, i):
-    """Prefetch row i of W, if there is one."""
-    if i < W.shape[0]:
-        prefetch_lines(address(W) + i * W.strides[0], W.shape[1] * W.itemsize)
+#: Squares are summed in so many blocks of rows, and then over the blocks. Threads share the blocks.
+#: They do not share the columns: a processor fetches a row ahead, into the columns of the other.
+_BLOCKS = 16
 
 
 @numba.njit
 def _add_and_square(W, step, squares):
     """Do ``W += step`` and ``squares += (W**2).sum(axis=0)``, row by row."""
     for i in range(W.shape[0]):
-        _fetch(W, i + _AHEAD)
-        _fetch(step, i + _AHEAD)
         row, change = W[i], step[i]
         for j in range(row.size):
             row[j] += change[j]
@@ -40,44 +27,31 @@ def _add_and_square(W, step, squares):
 def _add_squares(W, squares):
     """Do ``squares += (W**2).sum(axis=0)``, row by row."""
     for i in range(W.shape[0]):
-        _fetch(W, i + _AHEAD)
         row = W[i]
         for j in range(row.size):
             squares[j] += row[j] * row[j]
 
 
-@numba.njit
-def _limit_span(W, step, limit):
-    """Add the step, and limit all columns of W. A step without columns is none."""
-    squares = np.zeros(W.shape[1], W.dtype)
-    if step.shape[1]:
-        _add_and_square(W, step, squares)
-    else:
-        _add_squares(W, squares)
-    if squares.max() <= limit:
-        return
-    factors = np.sqrt(limit / np.maximum(limit, squares))
-    for i in range(W.shape[0]):
-        row = W[i]
-        for j in range(row.size):
-            row[j] *= factors[j]
-
-
-@numba.njit
-def _limit_share(W, step, limit):
-    """Add the step, and limit the columns of a part of W, span by span."""
-    n_spans, line = -(-W.shape[1] // _SPAN), LINE_BYTES // W.itemsize
-    for span in range(n_spans):
-        start, stop = share(span, n_spans, W.shape[1], line)
-        if start < stop:
-            _limit_span(W[:, start:stop], step[:, start:stop], limit)
+@numba.njit(parallel=True)
+def _add_in_parallel(n_parts, W, step, squares):
+    """Add the step, and the squares of each block's rows to a row of `squares`."""
+    for part in numba.prange(n_parts):
+        for block in range(*share(part, n_parts, _BLOCKS, 1)):
+            first, last = share(block, _BLOCKS, W.shape[0], 1)
+            if step.shape[1]:
+                _add_and_square(W[first:last], step[first:last], squares[block])
+            else:
+                _add_squares(W[first:last], squares[block])
 
 
 @numba.njit(parallel=True)
-def _limit_in_parallel(n_parts, W, step, limit):
+def _scale_in_parallel(n_parts, W, factors):
+    """Multiply each column by its factor."""
     for part in numba.prange(n_parts):
-        start, stop = share(part, n_parts, W.shape[1], LINE_BYTES // W.itemsize)
-        _limit_share(W[:, start:stop], step[:, start:stop], limit)
+        for i in range(*share(part, n_parts, W.shape[0], 1)):
+            row = W[i]
+            for j in range(row.size):
+                row[j] *= factors[j]
 
 
 @numba.njit
@@ -89,4 +63,10 @@ def limit_columns(W, step, limit):
     """
     if step.shape[1]:
         check_step(W, step)
-    _limit_in_parallel(threads_for(W.size), W, step, limit)
+    n_parts = threads_for(W.size)
+    of_blocks = np.zeros((_BLOCKS, W.shape[1]), W.dtype)
+    _add_in_parallel(n_parts, W, step, of_blocks)
+    squares = of_blocks.sum(axis=0)
+    if squares.max() <= limit:
+        return
+    _scale_in_parallel(n_parts, W, np.sqrt(limit / np.maximum(limit, squares)))
