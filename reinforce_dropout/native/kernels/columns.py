@@ -8,8 +8,9 @@ from reinforce_dropout.native.kernels.sharing import share, threads_for
 
 __all__ = ["limit_columns"]
 
-#: Squares are summed in so many blocks of rows, and then over the blocks. Threads share the blocks.
-#: They do not share the columns: a processor fetches a row ahead, into the columns of the other.
+#: Squares are summed in so many blocks of rows, and then over the blocks: in the same order for any
+#: number of threads. Threads share blocks instead of columns. A processor fetches rows ahead, and
+#: would fetch another thread's columns, too.
 _BLOCKS = 16
 
 
