@@ -16,19 +16,13 @@ _BLOCKS = 16
 
 @numba.njit
 def _add_and_square(W, step, squares):
-    """Do ``W += step`` and ``squares += (W**2).sum(axis=0)``, row by row."""
-    for i in range(W.shape[0]):
-        row, change = W[i], step[i]
-        for j in range(row.size):
-            row[j] += change[j]
-            squares[j] += row[j] * row[j]
-
-
-@numba.njit
-def _add_squares(W, squares):
-    """Do ``squares += (W**2).sum(axis=0)``, row by row."""
+    """Do ``W += step`` and ``squares += (W**2).sum(axis=0)``, row by row. No step, no columns."""
     for i in range(W.shape[0]):
         row = W[i]
+        if step.shape[1]:
+            change = step[i]
+            for j in range(row.size):
+                row[j] += change[j]
         for j in range(row.size):
             squares[j] += row[j] * row[j]
 
@@ -39,10 +33,7 @@ def _add_in_parallel(n_parts, W, step, squares):
     for part in numba.prange(n_parts):
         for block in range(*share(part, n_parts, _BLOCKS, 1)):
             first, last = share(block, _BLOCKS, W.shape[0], 1)
-            if step.shape[1]:
-                _add_and_square(W[first:last], step[first:last], squares[block])
-            else:
-                _add_squares(W[first:last], squares[block])
+            _add_and_square(W[first:last], step[first:last], squares[block])
 
 
 @numba.njit(parallel=True)
