@@ -1,5 +1,6 @@
 """The systems that the paper names, beside each other: errors, units in use, multiplications."""
 
+import re
 from itertools import pairwise
 from textwrap import wrap
 
@@ -25,6 +26,8 @@ REPORTED = {
     "plain-32": "2.8 %",
 }
 """Test errors as the systems' own papers give them."""
+
+_HOLLOW = {"color": "C0", "markersize": 5, "fillstyle": "none"}
 
 SIDE, N_CLASSES = 28, 10
 N_PIXELS = SIDE**2
@@ -217,23 +220,29 @@ def _write(counts):
 
 @drawing.styled
 def figure(records):
-    """Draw the test errors against the multiplications, a point for each run."""
-    figure, axes = drawing.new(figsize=(8.5, 6))
-    markers = "osD^vP*Xp<>h"
-    for i, (name, found) in enumerate(by_preset(records).items()):
-        style = {"marker": markers[i % len(markers)], "color": f"C{i % 10}", "markersize": 5.5}
-        style |= {"fillstyle": "none"} if i >= len(markers) else {}
-        counted = [run for run in found if multiplications(run) is not None]
-        if counted:
-            axes.plot([], [], label="\n".join(wrap(name, 48)), linestyle="none", **style)
-        for run in counted:
-            drawing.point(
-                axes, sum(multiplications(run)), 100 * run.best_attributes["test_error"],
-                runs.describe(run), **style,
-            )  # fmt: skip
-    axes.set(xscale="log", yscale="log", ylabel="test error (%)",
-             xlabel="multiplications an image, policies counted (thousands)",
-             title="The systems that the paper names")  # fmt: skip
-    drawing.log_labels(axes.xaxis, axes.yaxis)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=7)
+    """Draw a row for each system: a point for the test error of each run, and the multiplications.
+
+    A line stands for the reported error, a square for the network with its policies.
+    """
+    groups = by_preset(records)
+    figure, (errors, work) = drawing.new((8.5, 1.5 + 0.24 * len(groups)), n_columns=2)
+    for row, found in enumerate(groups.values()):
+        if reported := re.search(r"[0-9.]+", _reported(found[0])):
+            errors.plot(float(reported[0]), row, "|", color="black", markersize=11)
+        for run in found:
+            error = 100 * run.best_attributes["test_error"]
+            drawing.point(errors, error, row, runs.describe(run), marker="o", **_HOLLOW)
+        counts = [multiplications(run) for run in found]
+        if None not in counts:
+            work.plot(np.sum(counts) / len(counts), row, "s", **_HOLLOW)
+    errors.set(xlabel="test error (%); a line is the reported one")
+    work.set(xlabel="thousand multiplications an image")
+    for axes in (errors, work):
+        axes.set(xscale="log", ylim=(len(groups) - 0.5, -0.5))
+        axes.set_yticks(range(len(groups)), [])
+        axes.grid(axis="y", linewidth=0.4, alpha=0.4)
+        drawing.log_labels(axes.xaxis)
+    names = ["\n".join(wrap(name, 44)) for name in groups]
+    errors.set_yticklabels(names, fontsize=6.5, linespacing=1)
+    figure.suptitle("The systems that the paper names")
     return figure
